@@ -1,0 +1,69 @@
+"""Activations, each with its derivative beside it; both are functions of the layer output h."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import pi, sqrt
+
+from .backend import Array, Backend
+from .errors import InvalidArgumentError
+
+
+@dataclass(frozen=True)
+class Activation:
+    """φ and φ′, elementwise: ``value(h, backend)`` and ``derivative(h, backend)`` keep shape and dtype."""
+
+    name: str
+    value: Callable[[Array, Backend], Array]
+    derivative: Callable[[Array, Backend], Array]
+
+
+# eq:relu  φ(h) = max(h, 0), φ′(h) = 1[h > 0]
+def _relu(h: Array, backend: Backend) -> Array:
+    return backend.xp.maximum(h, 0)
+
+
+def _relu_derivative(h: Array, backend: Backend) -> Array:
+    return (h > 0).astype(h.dtype)
+
+
+# eq:tanh  φ′ = 1 − φ²
+def _tanh(h: Array, backend: Backend) -> Array:
+    return backend.xp.tanh(h)
+
+
+def _tanh_derivative(h: Array, backend: Backend) -> Array:
+    return 1 - backend.xp.tanh(h) ** 2
+
+
+# eq:gelu  φ(h) = h Φ(h), φ′(h) = Φ(h) + h N(h | 0, 1)
+def _gelu(h: Array, backend: Backend) -> Array:
+    return h * (1 + backend.erf(h / sqrt(2))) / 2
+
+
+def _gelu_derivative(h: Array, backend: Backend) -> Array:
+    return (1 + backend.erf(h / sqrt(2))) / 2 + h * backend.xp.exp(-h * h / 2) / sqrt(2 * pi)
+
+
+def _identity(h: Array, backend: Backend) -> Array:
+    return h
+
+
+def _identity_derivative(h: Array, backend: Backend) -> Array:
+    return backend.xp.ones_like(h)
+
+
+ACTIVATIONS = {
+    "relu": Activation("relu", _relu, _relu_derivative),
+    "tanh": Activation("tanh", _tanh, _tanh_derivative),
+    "gelu": Activation("gelu", _gelu, _gelu_derivative),
+    "identity": Activation("identity", _identity, _identity_derivative),
+}
+
+
+def get_activation(name: str) -> Activation:
+    """The activation called ``name``; raises InvalidArgumentError for one that does not exist."""
+    if name not in ACTIVATIONS:
+        raise InvalidArgumentError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]

@@ -1,0 +1,146 @@
+"""The array-module switch: everything the core needs from an array library, behind one frozen object.
+
+The core gets arrays functions from ``backend.xp`` and the linear algebra from the methods here, and imports
+no array library itself. ``NUMPY`` is the default everywhere; CuPy is imported only by ``get_backend("cupy")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.linalg
+import scipy.special
+
+from .errors import BackendUnavailableError, InvalidArgumentError, NotPositiveDefiniteError
+
+Array: TypeAlias = Any  # an array of the backend's library: numpy.ndarray or cupy.ndarray
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One array library: ``xp`` (its module) and the operations whose spelling differs between libraries.
+
+    All methods take and return arrays of this library and keep their dtype (float32 or float64).
+    """
+
+    name: str
+    xp: ModuleType
+    erf: Callable[[Array], Array]
+    to_host: Callable[[Array], np.ndarray]
+    _cholesky: Callable[[Array], Array | None]
+    _solve_triangular: Callable[..., Array]
+
+    def asarray(self, values: Any, dtype: Any = None) -> Array:
+        """``values`` as an array of this library; no copy when it is one already."""
+        return self.xp.asarray(values, dtype=dtype)
+
+    def cholesky(self, matrix: Array, name: str = "matrix") -> Array:
+        """Lower factor L with L Lᵀ = matrix (D, D); only the lower triangle is read.
+
+        Raises NotPositiveDefiniteError naming ``name`` and the first failing pivot; NaN counts as failing.
+        """
+        factor = self._cholesky(matrix)
+        if factor is None:
+            raise _diagnosis(self.to_host(matrix), name)
+        return factor
+
+    def solve_triangular(self, factor: Array, right: Array, transposed: bool = False) -> Array:
+        """L⁻¹ right, or L⁻ᵀ right when ``transposed``; L (D, D) lower, right (D, K)."""
+        return self._solve_triangular(factor, right, lower=True, trans="T" if transposed else "N", check_finite=False)
+
+    def cho_solve(self, factor: Array, right: Array) -> Array:
+        """(L Lᵀ)⁻¹ right, for the lower factor L (D, D) and right (D, K)."""
+        return self.solve_triangular(factor, self.solve_triangular(factor, right), transposed=True)
+
+    def eigh(self, matrix: Array) -> tuple[Array, Array]:
+        """Eigenvalues (D,), ascending, and eigenvectors (D, D) in columns, of a symmetric matrix."""
+        values, vectors = self.xp.linalg.eigh(matrix)
+        return values, vectors
+
+    def logsumexp(self, values: Array, axis: int = -1) -> Array:
+        """log ∑ exp along ``axis``, without overflow."""
+        top = self.xp.max(values, axis=axis, keepdims=True)
+        return self.xp.log(self.xp.sum(self.xp.exp(values - top), axis=axis)) + self.xp.squeeze(top, axis=axis)
+
+    @staticmethod
+    def generator(seed: Any) -> np.random.Generator:
+        """A numpy Generator; the only source of randomness."""
+        return np.random.default_rng(seed)
+
+    def standard_normal(self, generator: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Draws from N(0, 1), made on the host in float64 so that every backend and dtype sees the same ones."""
+        return self.asarray(generator.standard_normal(shape), dtype=dtype)
+
+
+def _numpy_cholesky(matrix: np.ndarray) -> np.ndarray | None:
+    try:
+        factor = np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return None
+    return factor if np.all(np.isfinite(np.diagonal(factor))) else None  # some LAPACKs carry a NaN on
+
+
+def _diagnosis(matrix: np.ndarray, name: str) -> NotPositiveDefiniteError:
+    """The first pivot that a Cholesky factorisation of ``matrix`` cannot take (found by bisection)."""
+    good, bad = 0, len(matrix)  # leading blocks: size `good` factorises, size `bad` does not
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (good, middle) if _numpy_cholesky(matrix[:middle, :middle]) is None else (middle, bad)
+    k = good
+    value = float(matrix[k, k])
+    if k:
+        row = matrix[k, :k]
+        finite = np.all(np.isfinite(row))
+        left = _numpy_cholesky(matrix[:k, :k])
+        value -= float(np.sum(scipy.linalg.solve_triangular(left, row, lower=True) ** 2)) if finite else np.nan
+    return NotPositiveDefiniteError(name, len(matrix), k, value, str(matrix.dtype))
+
+
+NUMPY = Backend("numpy", np, scipy.special.erf, np.asarray, _numpy_cholesky, scipy.linalg.solve_triangular)
+
+
+@cache
+def get_backend(name: str = "numpy") -> Backend:
+    """The backend called ``name``: "numpy" or "cupy" (needs the extra ``gpu`` and a CUDA device).
+
+    Raises InvalidArgumentError for another name, BackendUnavailableError when CuPy cannot run here.
+    """
+    if name == "numpy":
+        return NUMPY
+    if name == "cupy":
+        return _cupy_backend()
+    raise InvalidArgumentError(f"backend must be 'numpy' or 'cupy', got {name!r}")
+
+
+def _cupy_backend() -> Backend:
+    try:
+        import cupy
+        import cupyx
+        import cupyx.scipy.linalg
+        import cupyx.scipy.special
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"backend='cupy' needs CuPy, which cannot be imported ({error}); pip install 'balinp[gpu]'"
+        ) from error
+    try:
+        cupy.arange(3).sum().item()  # a real kernel: the driver is found only now
+    except Exception as error:  # CuPy's own hierarchy, not importable without it
+        raise BackendUnavailableError(
+            f"backend='cupy': CuPy is installed but cannot run on a device ({error}); check the NVIDIA driver"
+        ) from error
+
+    def cholesky(matrix: Array) -> Array | None:
+        with cupyx.errstate(linalg="raise"):  # otherwise a failure returns unspecified numbers
+            try:
+                factor = cupy.linalg.cholesky(matrix)
+            except np.linalg.LinAlgError:
+                return None
+        return factor if bool(cupy.all(cupy.isfinite(cupy.diagonal(factor)))) else None
+
+    solve = cupyx.scipy.linalg.solve_triangular
+    return Backend("cupy", cupy, cupyx.scipy.special.erf, cupy.asnumpy, cholesky, solve)

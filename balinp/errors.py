@@ -1,0 +1,62 @@
+"""What balinp says when it refuses: which argument, what it got, and the remedy."""
+
+from __future__ import annotations
+
+
+class BALIError(Exception):
+    """Base of every refusal; each concrete one is also a ValueError or a TypeError."""
+
+
+class InvalidArgumentError(BALIError, ValueError):
+    """A value that cannot be used."""
+
+
+class InvalidTypeError(BALIError, TypeError):
+    """An argument of a kind that cannot be used."""
+
+
+class NotFittedError(BALIError, ValueError, AttributeError):
+    """A method that needs a fitted estimator was called before fit (scikit-learn's convention)."""
+
+
+class ModelFileError(BALIError, ValueError):
+    """A file that is not a model this version can read."""
+
+
+class BackendUnavailableError(BALIError, ValueError):
+    """The array library that was asked for is not installed or has no device."""
+
+
+class DivergenceError(BALIError, ValueError):
+    """Training left the range of finite numbers."""
+
+
+class NotPositiveDefiniteError(BALIError, ValueError):
+    """A matrix whose Cholesky factorisation fails.
+
+    Attributes: name of the matrix, layer (None outside a network), size, pivot_index (from 0),
+    pivot_value (the value that should have been positive), dtype.
+    """
+
+    def __init__(
+        self, name: str, size: int, pivot_index: int, pivot_value: float, dtype: str, layer: int | None = None
+    ):
+        self.name, self.size, self.dtype, self.layer = name, size, dtype, layer
+        self.pivot_index, self.pivot_value = pivot_index, pivot_value
+        where = "" if layer is None else f" of layer {layer}"
+        super().__init__(
+            f"{name}{where} ({size} x {size}, {dtype}) is not positive definite: pivot {pivot_index} is "
+            f"{pivot_value:.6g}, must be > 0 and finite; use a larger prior precision, float64, or remove "
+            f"duplicate or non-finite columns"
+        )
+
+    def in_layer(self, layer: int) -> NotPositiveDefiniteError:
+        """The same error, naming the layer (counted from 0) that it happened in."""
+        return NotPositiveDefiniteError(self.name, self.size, self.pivot_index, self.pivot_value, self.dtype, layer)
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.name, self.size, self.pivot_index, self.pivot_value, self.dtype, self.layer)
+
+
+class ConvergenceWarning(UserWarning):
+    """The budget of iterations ended before the training loss stopped falling."""

@@ -1,0 +1,95 @@
+"""How a layer's posterior is made Kronecker under either prior, and what the data say about the prior precision.
+
+Per layer: U = AᵀA (D, D) running Gram matrix, B (K, K) mean curvature per datum, so that B ⊗ U is the Gauss–Newton
+precision of vec W under the likelihood. Scalars are Python floats: they never change the dtype of an array.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .backend import Array
+from .matrix_normal import MatrixNormal
+from .settings import Settings
+
+PRECISION_BOUNDS = (1e-4, 1e5)  # of a prior precision estimated by evidence
+
+
+def step_curvature(curvature: Array, settings: Settings, xp: Any) -> Array:
+    """The curvature (K, K) that the step kind takes for B: B + δ tr(B)/K · I, tr(B)/K · I, or I/α.   (eq:step-kinds)"""
+    k = len(curvature)
+    eye = xp.eye(k, dtype=curvature.dtype)
+    if settings.step == "gradient":
+        return eye / settings.step_size
+    mean = float(xp.trace(curvature)) / k
+    mean = mean if mean > 0 else 1.0  # a dead layer has no curvature: any positive number leaves it to its prior
+    return eye * mean if settings.step == "isotropic" else curvature + eye * (settings.damping * mean)
+
+
+def kronecker_precision(
+    curvature: Array, prior_precision: float, previous: MatrixNormal, determined: float, prior: str
+) -> tuple[float, Array]:
+    """(π, Q) of the layer's posterior precision Q ⊗ (U + πI).
+
+    Tied prior: π = λ, Q = B; exact.   (eq:tied-prior)
+    Independent prior, precision B ⊗ U + τI: the matrix-normal nearest to it in KL(q ‖ ·) has
+    (eq:kronecker-projection)
+        π = τ/b,  Q = κ B + (1 − κ) b I,  b = tr(BΣ)/tr(Σ),  κ = tr(U(U + πI)⁻¹)/D,
+    a fixed point in (κ, Σ = Q⁻¹) that is iterated along with the fit: κ (``determined``) and Σ are the last
+    iteration's.
+    Where B = bI (any scalar output) this is exact.
+    """
+    if prior == "tied":
+        return prior_precision, curvature
+    xp, sigma = previous.backend.xp, previous.column_covariance
+    k = len(curvature)
+    b = float(xp.sum(curvature * sigma)) / float(xp.trace(sigma))
+    b = b if b > 0 else 1.0
+    eye = xp.eye(k, dtype=curvature.dtype)
+    return prior_precision / b, determined * curvature + eye * ((1 - determined) * b)
+
+
+def determined_share(posterior: MatrixNormal, row_prior: float) -> float:
+    """κ = tr(U P⁻¹)/D = 1 − π tr(P⁻¹)/D: the share of a layer's input directions that the data determine.
+    (eq:determined-share)
+    """
+    return 1 - row_prior * float(posterior.row_covariance_trace) / posterior.mean.shape[0]
+
+
+def effective_parameters(posterior: MatrixNormal, prior_precision: float, determined: float, prior: str) -> float:
+    """γ = DK − tr(prior precision · posterior covariance).   (eq:effective-parameters)
+
+    Independent: DK − τ tr(P⁻¹) tr(Σ); tied: K D κ.
+    """
+    d, k = posterior.mean.shape
+    if prior == "tied":
+        return k * d * determined
+    trace = float(posterior.row_covariance_trace) * float(posterior.backend.xp.trace(posterior.column_covariance))
+    return max(d * k - prior_precision * trace, 0.0)
+
+
+def prior_norm(mean: Array, step: Array, prior: str, backend: Any) -> float:
+    """‖M‖² as the prior measures it: tr(MᵀM), or tr(S⁻¹MᵀM) for the tied prior with noise S."""
+    if prior == "independent":
+        return float(backend.xp.sum(mean**2))
+    return float(backend.xp.sum(backend.solve_triangular(backend.cholesky(step, "noise covariance"), mean.T) ** 2))
+
+
+def updated_prior_precision(prior_precision: float, gamma: float, norm: float, rate: float) -> float:
+    """MacKay's fixed point τ ← γ/‖M‖², damped in log space: τ^(1−rate) (γ/‖M‖²)^rate, kept within PRECISION_BOUNDS.
+    (eq:mackay)
+    """
+    low, high = PRECISION_BOUNDS
+    target = min(max(gamma / norm if norm > 0 else high, low), high)
+    return float(prior_precision ** (1 - rate) * target**rate)
+
+
+def temperature(gammas: list[float], count: float, outputs: int, settings: Settings) -> float:
+    """min(max_temperature, tempering · N · outputs/∑γ): no more effective parameters than the data can determine.
+    (eq:tempering)
+
+    A single layer's posterior is exact and is never tempered.
+    """
+    if settings.tempering is None or len(gammas) == 1:
+        return 1.0
+    return min(settings.max_temperature, settings.tempering * count * outputs / max(sum(gammas), 1e-12))

@@ -1,0 +1,110 @@
+"""Likelihoods of the network's outputs h: loss, gradient, curvature bound, probe, aleatoric covariance.
+
+Both share the same verbs. Targets y: (N, K) for Gaussian, class indices (N,) or one-hot rows (N, K) for Categorical.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import log, pi
+from typing import Any, TypeAlias
+
+from .backend import NUMPY, Array, Backend
+from .errors import InvalidArgumentError
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """y | h ~ N(h, diag(σ²)); ``noise_variance`` σ² is one number per output (K,), or one shared by all ().
+
+    Raises InvalidArgumentError when a variance is not positive and finite.
+    """
+
+    noise_variance: Any
+    backend: Backend = NUMPY
+
+    def __post_init__(self) -> None:
+        variance = self.backend.asarray(self.noise_variance)
+        if variance.dtype.kind != "f":
+            variance = variance.astype("float64")
+        if not bool(self.backend.xp.all((variance > 0) & self.backend.xp.isfinite(variance))):
+            raise InvalidArgumentError(f"noise_variance must be positive and finite, got {self.noise_variance!r}")
+        object.__setattr__(self, "noise_variance", variance)
+
+    def _variance(self, h: Array) -> Array:
+        return self.noise_variance.astype(h.dtype, copy=False)
+
+    def loss(self, h: Array, y: Array) -> Array:
+        """−log p(y_n | h_n) in nats, (N,).   (eq:gaussian-loss)"""
+        xp, s2 = self.backend.xp, self._variance(h)
+        return xp.sum((h - y) ** 2 / s2 + xp.log(s2), axis=1) / 2 + h.shape[1] * log(2 * pi) / 2
+
+    def gradient(self, h: Array, y: Array) -> Array:
+        """∂ℓ_n/∂h_n = (h_n − y_n)/σ², (N, K).   (eq:gaussian-gradient)"""
+        return (h - y) / self._variance(h)
+
+    def curvature(self, h: Array) -> Array:
+        """∂²ℓ/∂h² = diag(1/σ²), exact and therefore its own bound; (N, K, K).   (eq:gaussian-curvature)"""
+        xp, (n, k) = self.backend.xp, h.shape
+        bound = xp.eye(k, dtype=h.dtype) / self._variance(h)
+        return xp.broadcast_to(bound, (n, k, k))
+
+    def probe(self, h: Array, noise: Array) -> Array:
+        """Rows z = ε/σ with E[zᵀz] = diag(1/σ²) for noise ε of mean 0, covariance I; (N, K).   (eq:gaussian-probe)"""
+        return noise / self._variance(h) ** 0.5
+
+    def aleatoric(self, h: Array) -> Array:
+        """Cov(y | h) = diag(σ²), (N, K, K)."""
+        xp, (n, k) = self.backend.xp, h.shape
+        return xp.broadcast_to(xp.eye(k, dtype=h.dtype) * self._variance(h), (n, k, k))
+
+    def squared_residual(self, h: Array, y: Array, weights: Array) -> Array:
+        """∑_n w_n (y_n − h_n)², in the shape of the noise variance: (K,), or () averaged over outputs."""
+        total = weights @ (y - h) ** 2
+        return total if self.noise_variance.ndim else self.backend.xp.mean(total)
+
+    def with_noise_variance(self, variance: Array) -> Gaussian:
+        """The same likelihood with another noise variance."""
+        return replace(self, noise_variance=variance)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """y | h ~ Categorical(softmax(h)); h are the logits of the classes."""
+
+    backend: Backend = NUMPY
+
+    def _one_hot(self, y: Array, h: Array) -> Array:
+        if y.ndim == 2:
+            return y
+        return (y[:, None] == self.backend.xp.arange(h.shape[1])[None, :]).astype(h.dtype)
+
+    def loss(self, h: Array, y: Array) -> Array:
+        """−log p(y_n | h_n) = logsumexp(h_n) − h_n·y_n in nats, (N,).   (eq:categorical-loss)"""
+        return self.backend.logsumexp(h, axis=1) - self.backend.xp.sum(h * self._one_hot(y, h), axis=1)
+
+    def gradient(self, h: Array, y: Array) -> Array:
+        """∂ℓ_n/∂h_n = softmax(h_n) − y_n, (N, K).   (eq:categorical-gradient)"""
+        return self.probabilities(h) - self._one_hot(y, h)
+
+    def curvature(self, h: Array) -> Array:
+        """Böhning's bound ½(I − 11ᵀ/K) ⪰ diag(p) − ppᵀ, (N, K, K).   (eq:bohning-bound)"""
+        xp, (n, k) = self.backend.xp, h.shape
+        bound = (xp.eye(k, dtype=h.dtype) - 1 / k) / 2
+        return xp.broadcast_to(bound, (n, k, k))
+
+    def probe(self, h: Array, noise: Array) -> Array:
+        """Rows z = (ε − mean ε)/√2 with E[zᵀz] = ½(I − 11ᵀ/K); (N, K).   (eq:bohning-probe)"""
+        return (noise - self.backend.xp.mean(noise, axis=1, keepdims=True)) / 2**0.5
+
+    def aleatoric(self, h: Array) -> Array:
+        """Cov(one-hot y | h) = diag(p) − ppᵀ, (N, K, K)."""
+        p = self.probabilities(h)
+        return p[:, :, None] * (self.backend.xp.eye(h.shape[1], dtype=h.dtype) - p[:, None, :])
+
+    def probabilities(self, h: Array) -> Array:
+        """softmax(h) along the last axis."""
+        return self.backend.xp.exp(h - self.backend.logsumexp(h, axis=-1)[..., None])
+
+
+Likelihood: TypeAlias = Gaussian | Categorical

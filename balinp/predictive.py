@@ -1,0 +1,156 @@
+"""What the fitted network predicts, with aleatoric and epistemic uncertainty apart: in closed form or by Monte
+Carlo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from math import log, pi
+from typing import Any
+
+from .backend import Array, Backend
+from .errors import InvalidArgumentError
+from .likelihoods import Categorical
+from .solver import BALIState, blocks
+
+
+@dataclass(frozen=True)
+class Predictive:
+    """The predictive distribution at n inputs, K outputs.
+
+    mean (n, K): of the network's outputs h, which for the Gaussian is the mean of y and for the categorical the mean
+    logits.
+    aleatoric (n, K, K): covariance of y given the weights, averaged (for the categorical of the one-hot label).
+    epistemic (n, K, K): covariance of h over the posterior of the weights.
+    epistemic_by_layer (L, n, K, K): its split by layer, summing to it; None for Monte Carlo.
+    probabilities (n, K): of the classes; None for the Gaussian.
+    draws (S, n, K): the sampled outputs h; None for the linearised predictive.
+    """
+
+    mean: Array
+    aleatoric: Array
+    epistemic: Array
+    epistemic_by_layer: Array | None = None
+    probabilities: Array | None = None
+    draws: Array | None = None
+
+    @property
+    def covariance(self) -> Array:
+        """Aleatoric plus epistemic covariance, (n, K, K): of y, for the Gaussian."""
+        return self.aleatoric + self.epistemic
+
+    def log_density(self, y: Array, backend: Backend) -> Array:
+        """log p(y_n) in nats, (n,), for the Gaussian likelihood; y (n, K).   (eq:predictive-density)
+
+        Linearised: N(y | mean, covariance). Monte Carlo: log of the average of N(y | h_s, aleatoric) over the draws.
+        """
+        if self.draws is None:
+            return _gaussian_log_density(y - self.mean, self.covariance, backend)
+        each = _gaussian_log_density(y[None] - self.draws, self.aleatoric, backend)
+        return backend.logsumexp(each, axis=0) - log(len(self.draws))
+
+    def entropy(self, backend: Backend) -> Array:
+        """Entropy of the class probabilities in nats, (n,).   (eq:predictive-entropy)"""
+        if self.probabilities is None:
+            raise InvalidArgumentError("entropy is for class probabilities; for a Gaussian use the covariance")
+        xp, p = backend.xp, self.probabilities
+        return -xp.sum(p * xp.log(xp.maximum(p, 1e-300 if p.dtype.itemsize > 4 else 1e-38)), axis=-1)
+
+
+def _gaussian_log_density(difference: Array, covariance: Array, backend: Backend) -> Array:
+    """log N(difference | 0, covariance) over the leading axes; covariance (n, K, K), difference (..., n, K)."""
+    xp, k = backend.xp, difference.shape[-1]
+    factor = xp.linalg.cholesky(covariance)  # batched
+    columns = xp.moveaxis(difference, -2, 0).reshape(len(covariance), -1, k)  # (n, S, K)
+    white = xp.linalg.solve(factor, xp.swapaxes(columns, -1, -2))
+    squares = xp.moveaxis(xp.sum(white**2, axis=-2), 0, -1).reshape(difference.shape[:-1])
+    half_log_det = xp.sum(xp.log(xp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+    return -squares / 2 - half_log_det - k * log(2 * pi) / 2
+
+
+def predict_linearized(state: BALIState, x: Array, block_rows: int = 1024) -> Predictive:
+    """The closed form: f(x) ~ N(h_L, ∑_l (a_l P_l⁻¹ a_lᵀ) J_l Σ_l J_lᵀ), linear in the weights about their mean.
+    (eq:linearized-predictive)
+
+    x (n, D); memory is that of ``block_rows`` rows plus the result. Class probabilities by probit_probabilities.
+    """
+    posteriors = state.posteriors
+    return _by_blocks(lambda rows: _linearized_block(state, posteriors, rows), x, block_rows, state.mlp.backend)
+
+
+def _linearized_block(state: BALIState, posteriors: list[Any], x: Array) -> Predictive:
+    mlp, likelihood = state.mlp, state.likelihood
+    xp, weights = mlp.backend.xp, state.means
+    activations = mlp.forward(weights, x)
+    h = activations.outputs[-1]
+    parts = []
+    for posterior, a, jacobian in zip(posteriors, activations.inputs, mlp.jacobians(weights, activations)):
+        root = xp.moveaxis(jacobian @ posterior.column_factor, 0, 1)  # J R, (n, K_L, K_l)
+        parts.append(posterior.row_variance(a)[:, None, None] * (root @ xp.swapaxes(root, 1, 2)))
+    by_layer = xp.stack(parts)
+    epistemic = xp.sum(by_layer, axis=0)
+    if not isinstance(likelihood, Categorical):
+        return Predictive(h, likelihood.aleatoric(h), epistemic, by_layer)
+    p = probit_probabilities(h, epistemic, likelihood)
+    return Predictive(h, _label_covariance(p, xp), epistemic, by_layer, p)
+
+
+def probit_probabilities(logits: Array, covariance: Array, likelihood: Categorical) -> Array:
+    """softmax(h_k/√(1 + π v_k/8)), h and v the means and variances of the logits centred over the classes; (n, K).
+    (eq:probit)
+
+    The softmax sees logits only up to a common shift, so the shift's variance is projected out before MacKay's formula.
+    """
+    xp = likelihood.backend.xp
+    centred = logits - xp.mean(logits, axis=1, keepdims=True)
+    rows = xp.mean(covariance, axis=2)
+    variances = xp.diagonal(covariance, axis1=1, axis2=2) - 2 * rows + xp.mean(rows, axis=1, keepdims=True)
+    return likelihood.probabilities(centred / xp.sqrt(1 + pi / 8 * xp.maximum(variances, 0)))
+
+
+def predict_monte_carlo(
+    state: BALIState, x: Array, generator: Any, draws: int = 100, block_rows: int = 1024
+) -> Predictive:
+    """The average over ``draws`` networks sampled from the posterior; x (n, D).   (eq:monte-carlo-predictive)
+
+    ``generator`` is a numpy Generator; the same draws serve every row. Epistemic: covariance of h over the draws.
+    """
+    if draws < 1:
+        raise InvalidArgumentError(f"draws must be at least 1, got {draws!r}")
+    samples = [state.sample_weights(generator) for _ in range(draws)]
+    return _by_blocks(lambda rows: _monte_carlo_block(state, samples, rows), x, block_rows, state.mlp.backend)
+
+
+def _monte_carlo_block(state: BALIState, samples: list[list[Array]], x: Array) -> Predictive:
+    mlp, likelihood = state.mlp, state.likelihood
+    xp = mlp.backend.xp
+    h = xp.stack([mlp.forward(weights, x).outputs[-1] for weights in samples])
+    mean = xp.mean(h, axis=0)
+    rows = xp.moveaxis(h - mean, 0, 1)  # (n, S, K)
+    epistemic = xp.swapaxes(rows, 1, 2) @ rows / len(samples)
+    if not isinstance(likelihood, Categorical):
+        return Predictive(mean, likelihood.aleatoric(mean), epistemic, draws=h)
+    each = likelihood.probabilities(h)
+    p, each_row = xp.mean(each, axis=0), xp.moveaxis(each, 0, 1)
+    aleatoric = p[:, :, None] * xp.eye(p.shape[1], dtype=p.dtype) - xp.swapaxes(each_row, 1, 2) @ each_row / len(
+        samples
+    )
+    return Predictive(mean, aleatoric, epistemic, probabilities=p, draws=h)
+
+
+def _label_covariance(p: Array, xp: Any) -> Array:
+    return p[:, :, None] * (xp.eye(p.shape[1], dtype=p.dtype) - p[:, None, :])
+
+
+def _by_blocks(predict: Callable[[Array], Predictive], x: Array, block_rows: int, backend: Backend) -> Predictive:
+    """The predictives of blocks of rows, joined along the row axis of every field."""
+    parts = [predict(x[rows]) for rows in blocks(len(x), block_rows)] or [predict(x)]
+    axes = {"epistemic_by_layer": 1, "draws": 1}
+
+    def joined(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        if values[0] is None or len(values) == 1:
+            return values[0]
+        return backend.xp.concatenate(values, axis=axes.get(name, 0))
+
+    return Predictive(**{f.name: joined(f.name) for f in fields(Predictive)})

@@ -1,0 +1,148 @@
+"""The few choices of a fit, with the defaults that every figure in the README was measured with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from math import isfinite
+from typing import Any
+
+from .errors import InvalidArgumentError
+
+STEPS = ("natural", "isotropic", "gradient")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a fit proceeds. All are our choices where the abstract is silent; ``Settings.preset("literal")`` is its
+    bare reading.
+
+    step: the pseudo-target step S and noise Σ of a layer. "natural" S = Σ = (curvature)⁻¹, "isotropic" S = Σ = I/b
+        with b the mean curvature, "gradient" S = αI.
+    step_size: α, for step="gradient" only.
+    noise: "step" takes Σ = S; "residual" (step="gradient" only) the residual covariance of the pseudo-targets.
+    gradients: "sampled", at weights drawn from the tempered posterior, or "mean", at the posterior mean.
+    prior: "independent", N(0, 1/τ) on every weight, or "tied", precision Σ⁻¹ ⊗ λI.
+    prior_precision: τ/fan-in (λ for the tied prior); with evidence=True where it starts.
+    evidence: re-estimate τ of each layer by MacKay's fixed point.
+    rate: β, the weight of the newest batch in the moving averages; the averages start bias-corrected, max(β, 1/(t+1)).
+    step_scale: the share of the way to the layer's new posterior mean that one iteration goes, β included.
+    warmup: iterations at the mean, with noise and prior held fixed, before sampling and re-estimation begin.
+    tempering: covariances are multiplied by min(max_temperature, tempering · N · outputs / effective parameters);
+    None: never.
+    damping: δ of Σ = (B + δ tr(B)/K · I)⁻¹; only the tied prior needs it.
+    noise_floor: the smallest noise variance that learning may reach; learn_noise=False keeps it as given.
+    trust_region: the step is cut until the objective falls (at the weights the gradient was taken at) and grows
+        again after success, never above step_scale.
+    batch_size: rows of a mini-batch; None: all of them.
+    block_rows: rows held in memory at once.
+    max_iterations: full-batch iterations, or passes over the data with mini-batches.
+    tolerance, patience: stop when the mean training NLL of the last ``patience`` iterations is less than
+        ``tolerance`` nats below that of the ``patience`` before; tolerance 0: never.
+    """
+
+    step: str = "natural"
+    step_size: float = 1.0
+    noise: str = "step"
+    gradients: str = "sampled"
+    prior: str = "independent"
+    prior_precision: float = 0.1
+    evidence: bool = True
+    rate: float = 0.3
+    step_scale: float = 0.15
+    warmup: int = 10
+    tempering: float | None = 0.5
+    max_temperature: float = 0.25
+    damping: float = 0.0
+    noise_floor: float = 1e-4
+    learn_noise: bool = True
+    trust_region: bool = False
+    batch_size: int | None = None
+    block_rows: int = 16384
+    max_iterations: int = 500
+    tolerance: float = 0.01
+    patience: int = 40
+
+    def __post_init__(self) -> None:
+        _choice("step", self.step, STEPS)
+        _choice("noise", self.noise, ("step", "residual"))
+        _choice("gradients", self.gradients, ("sampled", "mean"))
+        _choice("prior", self.prior, ("independent", "tied"))
+        if self.noise == "residual" and self.step != "gradient":
+            raise InvalidArgumentError(f"noise='residual' goes with step='gradient' only, got step={self.step!r}")
+        for name in ("step_size", "prior_precision", "noise_floor", "max_temperature"):
+            _number(name, getattr(self, name), 0, float("inf"))
+        for name in ("rate", "step_scale"):
+            _number(name, getattr(self, name), 0, 1, closed=True)
+        if self.tempering is not None:
+            _number("tempering", self.tempering, 0, float("inf"))
+        for name in ("damping", "tolerance"):
+            if getattr(self, name) != 0:
+                _number(name, getattr(self, name), 0, float("inf"))
+        for name, least in (
+            ("warmup", 0),
+            ("max_iterations", 1),
+            ("patience", 1),
+            ("block_rows", 1),
+            ("batch_size", 1),
+        ):
+            _integer(name, getattr(self, name), least, optional=name == "batch_size")
+
+    @classmethod
+    def preset(cls, name: str | None = None, **changes: Any) -> Settings:
+        """Named settings with ``changes`` on top: None, the defaults; "literal", the abstract's reading alone.
+
+        "literal": T = H − αG with noise αI, tied prior λI, gradients at the mean, the whole step, no tempering,
+        evidence or warm-up.
+        Raises InvalidArgumentError for an unknown preset or setting.
+        """
+        known = {f.name for f in fields(cls)}
+        for change in changes:
+            if change not in known:
+                raise InvalidArgumentError(f"there is no setting {change!r}; the settings are {sorted(known)}")
+        if name is None:
+            return cls(**changes)
+        if name != "literal":
+            raise InvalidArgumentError(f"preset must be None or 'literal', got {name!r}")
+        return replace(LITERAL, **changes)
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InvalidArgumentError(f"{name} must be one of {allowed}, got {value!r}")
+
+
+def _number(name: str, value: Any, low: float, high: float, closed: bool = False) -> None:
+    number = isinstance(value, (int, float)) or hasattr(value, "__float__")
+    if (
+        isinstance(value, (bool, str))
+        or not number
+        or not isfinite(value)
+        or not (low < value < high or (closed and value == high))
+    ):
+        raise InvalidArgumentError(
+            f"{name} must be a number above {low:g} and {'at most' if closed else 'below'} {high:g}, got {value!r}"
+        )
+
+
+def _integer(name: str, value: Any, least: int, optional: bool) -> None:
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+        raise InvalidArgumentError(
+            f"{name} must be an integer of at least {least}{' or None' if optional else ''}, got {value!r}"
+        )
+
+
+LITERAL = Settings(
+    step="gradient",
+    gradients="mean",
+    prior="tied",
+    prior_precision=1.0,
+    evidence=False,
+    rate=1.0,
+    step_scale=1.0,
+    warmup=0,
+    tempering=None,
+    max_temperature=1.0,
+    learn_noise=False,
+)

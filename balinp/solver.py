@@ -1,0 +1,332 @@
+"""One iteration of BALI: forward, gradients, pseudo-targets, one exact regression per layer.
+
+The regression of a layer is done in coordinates centred on its present mean M: T − A M = −G S, so the posterior mean
+*is* the step (eq:step-form) and nothing cancels. ``balinp.training`` repeats the iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .backend import Array
+from .errors import DivergenceError, NotPositiveDefiniteError
+from .evidence import (
+    determined_share,
+    effective_parameters,
+    kronecker_precision,
+    prior_norm,
+    step_curvature,
+    temperature,
+    updated_prior_precision,
+)
+from .likelihoods import Gaussian, Likelihood
+from .matrix_normal import MatrixNormal
+from .mlp import MLP
+from .regression import Prior, layer_posterior, log_evidence
+from .settings import Settings
+from .statistics import LayerStatistics
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """One layer: its posterior (before tempering), the running sums, the prior precision τ (λ if tied), the share κ of
+    input directions that the data determine, the effective number of parameters γ, and the log evidence in nats."""
+
+    posterior: MatrixNormal
+    statistics: LayerStatistics
+    prior_precision: float
+    determined: float = 0.0
+    effective_parameters: float = 0.0
+    log_evidence: float = float("nan")
+
+
+@dataclass(frozen=True)
+class BALIState:
+    """A network in training. ``temperature`` 0 means: not yet sampled, weights at the mean. ``step_scale`` is the trust
+    region's present value; ``training_loss`` the mean loss in nats that the last iteration met."""
+
+    mlp: MLP
+    likelihood: Likelihood
+    layers: tuple[LayerState, ...]
+    temperature: float
+    step_scale: float
+    iteration: int = 0
+    training_loss: float = float("nan")
+
+    @property
+    def means(self) -> list[Array]:
+        """The posterior mean of every layer's weights, (D_l, K_l)."""
+        return [layer.posterior.mean for layer in self.layers]
+
+    @property
+    def posteriors(self) -> list[MatrixNormal]:
+        """Every layer's posterior with its covariance tempered: what predictions are made with."""
+        return [layer.posterior.tempered(self.temperature) for layer in self.layers]
+
+    def sample_weights(self, generator: Any) -> list[Array]:
+        """One draw of all weights; at temperature 0 the means, and nothing is drawn."""
+        if self.temperature == 0:
+            return self.means
+        draw = self.mlp.backend.standard_normal
+        return [p.sample(draw(generator, p.mean.shape, p.mean.dtype)) for p in self.posteriors]
+
+
+def initial_state(
+    mlp: MLP, likelihood: Likelihood, generator: Any, settings: Settings, dtype: Any = "float64"
+) -> BALIState:
+    """He-initialised means with the prior's covariance, no data seen; ``generator`` is a numpy Generator."""
+    xp, layers = mlp.backend.xp, []
+    for mean in mlp.initial_weights(generator, dtype):
+        d, k = mean.shape
+        scale = settings.prior_precision * ((d - 1) if settings.prior == "independent" else 1)
+        posterior = MatrixNormal(mean, xp.eye(d, dtype=dtype) * scale, xp.eye(k, dtype=dtype), mlp.backend)
+        empty = LayerStatistics.from_batch(
+            xp.zeros((0, d), dtype=dtype), xp.zeros((0, k), dtype=dtype), backend=mlp.backend
+        )
+        layers.append(LayerState(posterior, empty, float(scale)))
+    return BALIState(mlp, likelihood, tuple(layers), 0.0, settings.step_scale)
+
+
+def blocks(rows: int, block_rows: int) -> Iterator[slice]:
+    """Consecutive slices of at most ``block_rows`` rows."""
+    return (slice(start, min(start + block_rows, rows)) for start in range(0, rows, block_rows))
+
+
+@dataclass(frozen=True)
+class PassSums:
+    """Sums over the data of one pass: per layer the statistics of (A_l, G_l) with probes, the loss in nats, the
+    squared residual."""
+
+    layers: list[LayerStatistics]
+    loss: float
+    squared_residual: Any
+
+    def __add__(self, other: PassSums) -> PassSums:
+        layers = [a + b for a, b in zip(self.layers, other.layers)]
+        return PassSums(layers, self.loss + other.loss, self.squared_residual + other.squared_residual)
+
+
+def block_sums(
+    mlp: MLP,
+    likelihood: Likelihood,
+    weights: Sequence[Array],
+    x: Array,
+    y: Array,
+    probe_noise: Array | None = None,
+    sample_weight: Array | None = None,
+) -> PassSums:
+    """Forward and backward pass of one block, summed: gradients G_l as the targets of each layer's statistics.
+
+    ``probe_noise`` (N, K_L), entries ±1 or standard normal, estimates the hidden layers' curvature
+    (eq:curvature-probe); None: not
+    wanted. The output layer's curvature is the likelihood's bound itself. Shapes: x (N, D), y (N, K_L) or labels (N,).
+    """
+    xp, activations = mlp.backend.xp, mlp.forward(weights, x)
+    h = activations.outputs[-1]
+    gradient = likelihood.gradient(h, y)
+    if probe_noise is None:
+        gradients, probes = mlp.backward(weights, activations, gradient), [None] * len(weights)
+    else:  # one backward pass carries both
+        both = mlp.backward(weights, activations, xp.stack([gradient, likelihood.probe(h, probe_noise)]))
+        gradients, probes = [g[0] for g in both], [g[1] for g in both]
+    probes[-1] = None
+    layers = [
+        LayerStatistics.from_batch(a, g, sample_weight, z, mlp.backend)
+        for a, g, z in zip(activations.inputs, gradients, probes)
+    ]
+    w = xp.ones(len(h), dtype=h.dtype) if sample_weight is None else sample_weight
+    layers[-1] = replace(
+        layers[-1], curvature=xp.einsum("n,nij->ij", w, likelihood.curvature(h))
+    )  # eq:output-curvature
+    residual = likelihood.squared_residual(h, y, w) if isinstance(likelihood, Gaussian) else 0.0
+    return PassSums(layers, float(w @ likelihood.loss(h, y)), residual)
+
+
+def _pass(
+    mlp: MLP,
+    likelihood: Likelihood,
+    weights: Sequence[Array],
+    x: Array,
+    y: Array,
+    generator: Any,
+    settings: Settings,
+    sample_weight: Array | None,
+) -> PassSums:
+    total = None
+    for rows in blocks(len(x), settings.block_rows):
+        noise = None
+        if settings.step != "gradient" and len(weights) > 1:
+            shape = (rows.stop - rows.start, mlp.widths[-1])
+            noise = mlp.backend.xp.sign(mlp.backend.standard_normal(generator, shape, x.dtype))
+        sums = block_sums(
+            mlp, likelihood, weights, x[rows], y[rows], noise, None if sample_weight is None else sample_weight[rows]
+        )
+        total = sums if total is None else total + sums
+    assert total is not None
+    return total
+
+
+def _loss(
+    mlp: MLP,
+    likelihood: Likelihood,
+    weights: Sequence[Array],
+    x: Array,
+    y: Array,
+    settings: Settings,
+    sample_weight: Array | None,
+) -> float:
+    total = 0.0
+    for rows in blocks(len(x), settings.block_rows):
+        loss = likelihood.loss(mlp.forward(weights, x[rows]).outputs[-1], y[rows])
+        total += float(mlp.backend.xp.sum(loss) if sample_weight is None else sample_weight[rows] @ loss)
+    return total
+
+
+@dataclass(frozen=True)
+class LayerRegression:
+    """A layer's regression in coordinates centred on its mean: ``posterior.mean`` is the full step, ``step`` is S,
+    ``row_prior`` π."""
+
+    posterior: MatrixNormal
+    statistics: LayerStatistics
+    step: Array
+    row_prior: float
+    log_evidence: float
+
+
+def layer_regression(layer: LayerState, batch: LayerStatistics, rate: float, settings: Settings) -> LayerRegression:
+    """The exact regression of one layer on this pass's pseudo-targets, about its present mean.   (eq:step-form)
+
+    ``batch`` holds the sums of (A, G) scaled to the whole data (N/m); ``rate`` is β_t.
+    """
+    b, M = layer.posterior.backend, layer.posterior.mean
+    xp, (d, k) = b.xp, M.shape
+    running = layer.statistics.decay(batch, rate)  # eq:ema
+    B = step_curvature(running.curvature / running.count, settings, xp)
+    pi, Q = kronecker_precision(B, layer.prior_precision, layer.posterior, layer.determined, settings.prior)
+    S = b.cho_solve(b.cholesky(Q, "noise precision"), xp.eye(k, dtype=M.dtype))
+    targets = batch.map_targets(-S)  # eq:pseudo-targets, centred: T − A M = −G S
+    # eq:prior-gradient: the prior pulls M by −M (tied), or by −τM through the layer's covariance, π⁻¹ (τM) S
+    pull = -M if settings.prior == "tied" else M @ S * (-layer.prior_precision / pi)
+    prior = Prior(pull, xp.eye(d, dtype=M.dtype) * pi)
+    posterior = layer_posterior(replace(targets, gram=running.gram), prior, S, b)
+    if settings.noise == "residual":
+        posterior = replace(posterior, column_covariance=_residual_covariance(targets, posterior.mean, settings, xp))
+    evidence = float(log_evidence(running.map_targets(-S), prior, posterior.column_covariance, b))
+    return LayerRegression(posterior, running, S, pi, evidence)
+
+
+def _residual_covariance(targets: LayerStatistics, mean: Array, settings: Settings, xp: Any) -> Array:
+    """(T − AM)ᵀ(T − AM)/N, plus δ times its mean diagonal when damping asks for it.   (eq:residual-covariance)"""
+    cross = mean.T @ targets.cross
+    sigma = (targets.target_gram - cross - cross.T + mean.T @ targets.gram @ mean) / targets.count
+    k = len(sigma)
+    return (sigma + sigma.T) / 2 + xp.eye(k, dtype=sigma.dtype) * (settings.damping * float(xp.trace(sigma)) / k)
+
+
+def bali_step(
+    state: BALIState,
+    x: Array,
+    y: Array,
+    generator: Any,
+    settings: Settings = Settings(),
+    total: float | None = None,
+    sample_weight: Array | None = None,
+) -> BALIState:
+    """One iteration on a batch: the whole data, or m rows that stand for ``total`` = N.   (eq:iteration)
+
+    Shapes: x (m, D), y (m, K) or labels (m,), sample_weight (m,). ``generator`` is a numpy Generator; it is asked
+    for one
+    weight draw per layer (once sampling has begun), then for probe noise in row order, so block_rows changes no draw.
+    Raises NotPositiveDefiniteError naming the layer, DivergenceError when the loss is no longer finite.
+    """
+    mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
+    rate = max(settings.rate, 1 / (t + 1))
+    weights = state.sample_weights(generator) if settings.gradients == "sampled" else state.means
+    sums = _pass(mlp, likelihood, weights, x, y, generator, settings, sample_weight)
+    count = sums.layers[0].count
+    if not sums.loss < float("inf"):  # NaN as well
+        raise DivergenceError(
+            f"the training loss became {sums.loss} in iteration {t}; lower step_scale (now {settings.step_scale:g})"
+        )
+    n = count if total is None else total
+    regressions = []
+    for l, (layer, batch) in enumerate(zip(state.layers, sums.layers)):
+        try:
+            regressions.append(layer_regression(layer, batch.scale(n / count), rate, settings))
+        except NotPositiveDefiniteError as error:
+            raise error.in_layer(l) from None
+    scale, next_scale = settings.step_scale, settings.step_scale
+    if settings.trust_region:
+        scale, next_scale = _trusted_scale(
+            state, weights, regressions, sums.loss, n / count, x, y, settings, sample_weight
+        )
+    layers = [_moved(layer, regression, scale, settings.prior) for layer, regression in zip(state.layers, regressions)]
+    gammas = [layer.effective_parameters for layer in layers]
+    heat = temperature(gammas, n, mlp.widths[-1], settings) if t + 1 >= settings.warmup else 0.0
+    if settings.evidence and t + 1 >= settings.warmup:
+        layers = [
+            _reweighed(layer, r, rate, 0.9 * n * mlp.widths[-1], settings.prior)
+            for layer, r in zip(layers, regressions)
+        ]
+    if isinstance(likelihood, Gaussian) and settings.learn_noise and t >= settings.warmup:
+        variance = (1 - rate) * likelihood.noise_variance + rate * sums.squared_residual / count  # eq:noise-update
+        likelihood = likelihood.with_noise_variance(
+            mlp.backend.xp.maximum(variance, settings.noise_floor).astype(x.dtype)
+        )
+    return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, sums.loss / count)
+
+
+def _moved(layer: LayerState, regression: LayerRegression, scale: float, prior: str) -> LayerState:
+    """The layer after going ``scale`` of the way to its new posterior mean."""
+    posterior = regression.posterior.with_mean(layer.posterior.mean + scale * regression.posterior.mean)
+    kappa = determined_share(posterior, regression.row_prior)
+    gamma = effective_parameters(posterior, layer.prior_precision, kappa, prior)
+    return LayerState(posterior, regression.statistics, layer.prior_precision, kappa, gamma, regression.log_evidence)
+
+
+def _reweighed(layer: LayerState, regression: LayerRegression, rate: float, most: float, prior: str) -> LayerState:
+    """The layer with its prior precision re-estimated by evidence; γ counts at most ``most`` parameters."""
+    norm = prior_norm(layer.posterior.mean, regression.step, prior, layer.posterior.backend)
+    tau = updated_prior_precision(layer.prior_precision, min(layer.effective_parameters, most), norm, rate)
+    return replace(layer, prior_precision=tau)
+
+
+def _trusted_scale(
+    state: BALIState,
+    weights: Sequence[Array],
+    regressions: Sequence[LayerRegression],
+    loss: float,
+    multiple: float,
+    x: Array,
+    y: Array,
+    settings: Settings,
+    sample_weight: Array | None,
+) -> tuple[float, float]:
+    """(scale to take, scale to try next): cut by 0.3 until the objective falls, grown by 1.5 after success.
+    (eq:trust-region)
+
+    Objective: N/m ∑ℓ_n at ``weights`` (the mean, or the draw that the gradients were taken at, moved along) plus the
+    prior's
+    ½ τ‖M‖² or ½ λ tr(S⁻¹MᵀM); σ², τ and S held fixed. A step that never lowers it is not taken (scale 0).
+    """
+
+    def penalty(scale: float) -> float:
+        terms = zip(state.layers, regressions)
+        return sum(
+            layer.prior_precision
+            * prior_norm(layer.posterior.mean + scale * r.posterior.mean, r.step, settings.prior, state.mlp.backend)
+            / 2
+            for layer, r in terms
+        )
+
+    before, scale = multiple * loss + penalty(0.0), state.step_scale
+    for _ in range(12):
+        moved = [w + scale * r.posterior.mean for w, r in zip(weights, regressions)]
+        after = multiple * _loss(state.mlp, state.likelihood, moved, x, y, settings, sample_weight) + penalty(scale)
+        if after <= before:
+            return scale, min(1.5 * scale, settings.step_scale)
+        scale *= 0.3
+    return 0.0, scale

@@ -1,0 +1,161 @@
+"""The fit loop: iterations of BALI over the whole data or mini-batches, their history, and when to stop."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .backend import Array
+from .errors import ConvergenceWarning, InvalidArgumentError
+from .likelihoods import Gaussian, Likelihood
+from .mlp import MLP
+from .predictive import predict_monte_carlo
+from .settings import Settings
+from .solver import BALIState, bali_step, initial_state
+
+
+@dataclass(frozen=True)
+class IterationRecord:
+    """What one iteration (one pass over the data, with mini-batches) left to report; losses in nats per datum.
+
+    train_nll is the mean loss the iteration met, at the weights its gradients were taken at; test_nll that of a
+    ten-draw Monte-Carlo
+    predictive. The tuples run over the layers; noise_variance over the outputs (empty for classes). seconds is time
+    since the start.
+    """
+
+    iteration: int
+    train_nll: float
+    test_nll: float | None
+    step_scale: float
+    noise_variance: tuple[float, ...]
+    prior_precision: tuple[float, ...]
+    effective_parameters: tuple[float, ...]
+    log_evidence: tuple[float, ...]
+    temperature: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The state after the last iteration, a record of each, and whether the training loss had stopped falling."""
+
+    state: BALIState
+    history: tuple[IterationRecord, ...] = field(default=())
+    converged: bool = False
+
+
+def fit(
+    x: Array,
+    y: Array,
+    mlp: MLP,
+    likelihood: Likelihood,
+    generator: Any,
+    settings: Settings | None = None,
+    preset: str | None = None,
+    state: BALIState | None = None,
+    test: tuple[Array, Array] | None = None,
+    sample_weight: Array | None = None,
+    callback: Callable[[BALIState, IterationRecord], Any] | None = None,
+) -> FitResult:
+    """Repeat ``bali_step`` until the training loss stops falling or the budget ends.   (eq:iteration)
+
+    Shapes: x (N, D), y (N, K) or class indices (N,), sample_weight (N,); ``test`` a pair like (x, y). ``settings``,
+    or ``preset``
+    ("literal": the abstract's reading alone). ``state`` continues an earlier fit. ``callback(state, record)`` runs
+    after every
+    iteration and ends the fit by returning True. ``generator`` is a numpy Generator: the same seed gives the same bits.
+    Warns with ConvergenceWarning when the budget of iterations ends first; raises as bali_step does.
+    """
+    if settings is not None and preset is not None:
+        raise InvalidArgumentError("give settings or preset, not both; Settings.preset(name, ...) joins them")
+    settings = settings or Settings.preset(preset)
+    _check_rows(x, y, mlp, sample_weight)
+    state = state or initial_state(mlp, likelihood, generator, settings, x.dtype)
+    total = float(len(x)) if sample_weight is None else float(sample_weight.sum())
+    history: list[IterationRecord] = []
+    start, converged = time.perf_counter(), False
+    for _ in range(settings.max_iterations):
+        losses = 0.0
+        for rows in _batches(len(x), settings.batch_size, generator):
+            weight = None if sample_weight is None else sample_weight[rows]
+            state = bali_step(state, x[rows], y[rows], generator, settings, total, weight)
+            losses += state.training_loss * (float(len(y[rows])) if weight is None else float(weight.sum()))
+        history.append(_record(state, len(history), losses / total, test, time.perf_counter() - start))
+        stop = callback is not None and callback(state, history[-1]) is True
+        converged = has_plateaued([r.train_nll for r in history], settings)
+        if stop or converged:
+            break
+    else:
+        if settings.tolerance > 0:
+            warnings.warn(
+                f"max_iterations={settings.max_iterations} ended before the training loss stopped falling by more than "
+                f"{settings.tolerance:g} nats in {settings.patience} iterations; raise max_iterations",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+    return FitResult(state, tuple(history), converged)
+
+
+def has_plateaued(losses: Sequence[float], settings: Settings) -> bool:
+    """Whether the mean of the last ``patience`` losses is less than ``tolerance`` below that of the ``patience``
+    before."""
+    p = settings.patience
+    if settings.tolerance == 0 or len(losses) < 2 * p + settings.warmup:
+        return False
+    return sum(losses[-2 * p : -p]) / p - sum(losses[-p:]) / p < settings.tolerance
+
+
+def _batches(rows: int, batch_size: int | None, generator: Any) -> Iterator[Any]:
+    """All rows at once, or a random partition into batches of nearly ``batch_size`` rows each."""
+    if batch_size is None or batch_size >= rows:
+        yield slice(None)
+        return
+    order, count = generator.permutation(rows), -(-rows // batch_size)
+    for i in range(count):
+        yield order[rows * i // count : rows * (i + 1) // count]
+
+
+def _record(
+    state: BALIState, iteration: int, loss: float, test: tuple[Array, Array] | None, seconds: float
+) -> IterationRecord:
+    layers, likelihood = state.layers, state.likelihood
+    noise = (
+        likelihood.backend.to_host(likelihood.noise_variance).reshape(-1) if isinstance(likelihood, Gaussian) else ()
+    )
+    return IterationRecord(
+        iteration,
+        loss,
+        None if test is None else negative_log_likelihood(state, *test),
+        state.step_scale,
+        tuple(float(v) for v in noise),
+        tuple(layer.prior_precision for layer in layers),
+        tuple(layer.effective_parameters for layer in layers),
+        tuple(layer.log_evidence for layer in layers),
+        state.temperature,
+        seconds,
+    )
+
+
+def negative_log_likelihood(state: BALIState, x: Array, y: Array, draws: int = 10) -> float:
+    """Mean −log p(y) in nats under a Monte-Carlo predictive of a few draws, always the same ones (they come from
+    seed 0)."""
+    backend = state.mlp.backend
+    predictive = predict_monte_carlo(state, x, backend.generator(0), draws)
+    if isinstance(state.likelihood, Gaussian):
+        return -float(predictive.log_density(y, backend).mean())
+    return float(state.likelihood.loss(backend.xp.log(predictive.probabilities), y).mean())
+
+
+def _check_rows(x: Array, y: Array, mlp: MLP, sample_weight: Array | None) -> None:
+    if x.ndim != 2 or x.shape[1] != mlp.widths[0] or len(x) == 0:
+        raise InvalidArgumentError(f"x must have shape (N, {mlp.widths[0]}) with N >= 1, got {x.shape}")
+    if len(y) != len(x) or (y.ndim == 2 and y.shape[1] != mlp.widths[-1]) or y.ndim > 2:
+        raise InvalidArgumentError(
+            f"y must have shape ({len(x)}, {mlp.widths[-1]}) or be class indices ({len(x)},), got {y.shape}"
+        )
+    if sample_weight is not None and sample_weight.shape != (len(x),):
+        raise InvalidArgumentError(f"sample_weight must have shape ({len(x)},), got {sample_weight.shape}")
