@@ -1,3 +1,66 @@
 """balinp: Bayesian Layerwise Inference (BALI), the minimal NumPy/CuPy reference."""
 
+from .activations import ACTIVATIONS, Activation, get_activation
+from .backend import NUMPY, Backend, get_backend
+from .errors import (
+    BackendUnavailableError,
+    BALIError,
+    ConvergenceWarning,
+    DivergenceError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    ModelFileError,
+    NotFittedError,
+    NotPositiveDefiniteError,
+)
+from .likelihoods import Categorical, Gaussian
+from .matrix_normal import MatrixNormal
+from .mlp import MLP, Activations
+from .predictive import Predictive, predict_linearized, predict_monte_carlo, probit_probabilities
+from .regression import Prior, layer_posterior, log_evidence, pseudo_targets
+from .settings import Settings
+from .solver import BALIState, LayerState, bali_step, initial_state
+from .statistics import LayerStatistics
+from .training import FitResult, IterationRecord, fit
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "NUMPY",
+    "Activation",
+    "Activations",
+    "BALIError",
+    "BALIState",
+    "Backend",
+    "BackendUnavailableError",
+    "Categorical",
+    "ConvergenceWarning",
+    "DivergenceError",
+    "FitResult",
+    "Gaussian",
+    "InvalidArgumentError",
+    "InvalidTypeError",
+    "IterationRecord",
+    "LayerState",
+    "LayerStatistics",
+    "MatrixNormal",
+    "ModelFileError",
+    "NotFittedError",
+    "NotPositiveDefiniteError",
+    "Predictive",
+    "Prior",
+    "Settings",
+    "bali_step",
+    "fit",
+    "get_activation",
+    "get_backend",
+    "initial_state",
+    "layer_posterior",
+    "log_evidence",
+    "predict_linearized",
+    "predict_monte_carlo",
+    "probit_probabilities",
+    "pseudo_targets",
+]

@@ -11,7 +11,8 @@ from typing import Any
 from .backend import Array, Backend
 from .errors import InvalidArgumentError
 from .likelihoods import Categorical
-from .solver import BALIState, blocks
+from .passes import blocks
+from .solver import BALIState
 
 
 @dataclass(frozen=True)

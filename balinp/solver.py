@@ -6,7 +6,7 @@ The regression of a layer is done in coordinates centred on its present mean M: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from .evidence import (
 from .likelihoods import Gaussian, Likelihood
 from .matrix_normal import MatrixNormal
 from .mlp import MLP
+from .passes import data_loss, data_sums
 from .regression import Prior, layer_posterior, log_evidence
 from .settings import Settings
 from .statistics import LayerStatistics
@@ -89,101 +90,6 @@ def initial_state(
     return BALIState(mlp, likelihood, tuple(layers), 0.0, settings.step_scale)
 
 
-def blocks(rows: int, block_rows: int) -> Iterator[slice]:
-    """Consecutive slices of at most ``block_rows`` rows."""
-    return (slice(start, min(start + block_rows, rows)) for start in range(0, rows, block_rows))
-
-
-@dataclass(frozen=True)
-class PassSums:
-    """Sums over the data of one pass: per layer the statistics of (A_l, G_l) with probes, the loss in nats, the
-    squared residual."""
-
-    layers: list[LayerStatistics]
-    loss: float
-    squared_residual: Any
-
-    def __add__(self, other: PassSums) -> PassSums:
-        layers = [a + b for a, b in zip(self.layers, other.layers)]
-        return PassSums(layers, self.loss + other.loss, self.squared_residual + other.squared_residual)
-
-
-def block_sums(
-    mlp: MLP,
-    likelihood: Likelihood,
-    weights: Sequence[Array],
-    x: Array,
-    y: Array,
-    probe_noise: Array | None = None,
-    sample_weight: Array | None = None,
-) -> PassSums:
-    """Forward and backward pass of one block, summed: gradients G_l as the targets of each layer's statistics.
-
-    ``probe_noise`` (N, K_L), entries ±1 or standard normal, estimates the hidden layers' curvature
-    (eq:curvature-probe); None: not
-    wanted. The output layer's curvature is the likelihood's bound itself. Shapes: x (N, D), y (N, K_L) or labels (N,).
-    """
-    xp, activations = mlp.backend.xp, mlp.forward(weights, x)
-    h = activations.outputs[-1]
-    gradient = likelihood.gradient(h, y)
-    if probe_noise is None:
-        gradients, probes = mlp.backward(weights, activations, gradient), [None] * len(weights)
-    else:  # one backward pass carries both
-        both = mlp.backward(weights, activations, xp.stack([gradient, likelihood.probe(h, probe_noise)]))
-        gradients, probes = [g[0] for g in both], [g[1] for g in both]
-    probes[-1] = None
-    layers = [
-        LayerStatistics.from_batch(a, g, sample_weight, z, mlp.backend)
-        for a, g, z in zip(activations.inputs, gradients, probes)
-    ]
-    w = xp.ones(len(h), dtype=h.dtype) if sample_weight is None else sample_weight
-    layers[-1] = replace(
-        layers[-1], curvature=xp.einsum("n,nij->ij", w, likelihood.curvature(h))
-    )  # eq:output-curvature
-    residual = likelihood.squared_residual(h, y, w) if isinstance(likelihood, Gaussian) else 0.0
-    return PassSums(layers, float(w @ likelihood.loss(h, y)), residual)
-
-
-def _pass(
-    mlp: MLP,
-    likelihood: Likelihood,
-    weights: Sequence[Array],
-    x: Array,
-    y: Array,
-    generator: Any,
-    settings: Settings,
-    sample_weight: Array | None,
-) -> PassSums:
-    total = None
-    for rows in blocks(len(x), settings.block_rows):
-        noise = None
-        if settings.step != "gradient" and len(weights) > 1:
-            shape = (rows.stop - rows.start, mlp.widths[-1])
-            noise = mlp.backend.xp.sign(mlp.backend.standard_normal(generator, shape, x.dtype))
-        sums = block_sums(
-            mlp, likelihood, weights, x[rows], y[rows], noise, None if sample_weight is None else sample_weight[rows]
-        )
-        total = sums if total is None else total + sums
-    assert total is not None
-    return total
-
-
-def _loss(
-    mlp: MLP,
-    likelihood: Likelihood,
-    weights: Sequence[Array],
-    x: Array,
-    y: Array,
-    settings: Settings,
-    sample_weight: Array | None,
-) -> float:
-    total = 0.0
-    for rows in blocks(len(x), settings.block_rows):
-        loss = likelihood.loss(mlp.forward(weights, x[rows]).outputs[-1], y[rows])
-        total += float(mlp.backend.xp.sum(loss) if sample_weight is None else sample_weight[rows] @ loss)
-    return total
-
-
 @dataclass(frozen=True)
 class LayerRegression:
     """A layer's regression in coordinates centred on its mean: ``posterior.mean`` is the full step, ``step`` is S,
@@ -245,7 +151,7 @@ def bali_step(
     mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
     rate = max(settings.rate, 1 / (t + 1))
     weights = state.sample_weights(generator) if settings.gradients == "sampled" else state.means
-    sums = _pass(mlp, likelihood, weights, x, y, generator, settings, sample_weight)
+    sums = data_sums(mlp, likelihood, weights, x, y, generator, settings, sample_weight)
     count = sums.layers[0].count
     if not sums.loss < float("inf"):  # NaN as well
         raise DivergenceError(
@@ -325,7 +231,7 @@ def _trusted_scale(
     before, scale = multiple * loss + penalty(0.0), state.step_scale
     for _ in range(12):
         moved = [w + scale * r.posterior.mean for w, r in zip(weights, regressions)]
-        after = multiple * _loss(state.mlp, state.likelihood, moved, x, y, settings, sample_weight) + penalty(scale)
+        after = multiple * data_loss(state.mlp, state.likelihood, moved, x, y, settings, sample_weight) + penalty(scale)
         if after <= before:
             return scale, min(1.5 * scale, settings.step_scale)
         scale *= 0.3
