@@ -13,6 +13,7 @@ from .errors import (
     NotFittedError,
     NotPositiveDefiniteError,
 )
+from .estimators import BALIClassifier, BALIRegressor
 from .likelihoods import Categorical, Gaussian
 from .matrix_normal import MatrixNormal
 from .mlp import MLP, Activations
@@ -31,7 +32,9 @@ __all__ = [
     "NUMPY",
     "Activation",
     "Activations",
+    "BALIClassifier",
     "BALIError",
+    "BALIRegressor",
     "BALIState",
     "Backend",
     "BackendUnavailableError",

@@ -78,11 +78,10 @@ class Backend:
 
 
 def _numpy_cholesky(matrix: np.ndarray) -> np.ndarray | None:
-    try:
-        factor = np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        return None
-    return factor if np.all(np.isfinite(np.diagonal(factor))) else None  # some LAPACKs carry a NaN on
+    (potrf,) = scipy.linalg.get_lapack_funcs(("potrf",), (matrix,))
+    upper, info = potrf(matrix.T, lower=False, clean=True)  # the transpose of a C-ordered array is what LAPACK reads
+    factor = upper.T
+    return factor if info == 0 and np.all(np.isfinite(np.diagonal(factor))) else None  # some LAPACKs carry a NaN on
 
 
 def _diagnosis(matrix: np.ndarray, name: str) -> NotPositiveDefiniteError:

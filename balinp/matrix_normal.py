@@ -128,8 +128,12 @@ class MatrixNormal:
 
     def tempered(self, temperature: Any) -> MatrixNormal:
         """The same mean, every covariance multiplied by ``temperature``.   (eq:tempering)"""
-        changed = replace(self, column_covariance=temperature * self.column_covariance)
-        return self._hand_on(changed, "row_factor", "row_log_determinant", "row_covariance_trace")
+        return self.with_column_covariance(temperature * self.column_covariance)
+
+    def with_column_covariance(self, sigma: Array) -> MatrixNormal:
+        """The same mean and row precision with another column covariance (K, K)."""
+        other = replace(self, column_covariance=sigma)
+        return self._hand_on(other, "row_factor", "row_log_determinant", "row_covariance_trace")
 
     def with_mean(self, mean: Array) -> MatrixNormal:
         """The same covariance about another mean (D, K)."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import log, pi
+from typing import Any
 
 from .backend import NUMPY, Array, Backend
 from .errors import InvalidArgumentError
@@ -19,6 +21,28 @@ class Prior:
 
     mean: Array
     precision: Array
+    backend: Backend = NUMPY
+
+    @classmethod
+    def isotropic(cls, mean: Array, precision: float, backend: Backend = NUMPY) -> Prior:
+        """Λ₀ = ``precision`` · I, for a mean of shape (D, K)."""
+        d = len(mean)
+        prior = cls(mean, backend.xp.eye(d, dtype=mean.dtype) * precision, backend)
+        prior.__dict__.update(
+            linear_term=precision * mean, log_determinant=d * log(precision)
+        )  # needs no factorisation
+        return prior
+
+    @cached_property
+    def linear_term(self) -> Array:
+        """Λ₀M₀, (D, K)."""
+        return self.precision @ self.mean
+
+    @cached_property
+    def log_determinant(self) -> Any:
+        """log|Λ₀|; raises NotPositiveDefiniteError if Λ₀ is not positive definite."""
+        xp, factor = self.backend.xp, self.backend.cholesky(self.precision, "prior precision")
+        return 2 * xp.sum(xp.log(xp.diagonal(factor)))
 
 
 def pseudo_targets(outputs: Array, gradients: Array, step: Array | float) -> Array:
@@ -48,23 +72,32 @@ def layer_posterior(
             f"got {prior.mean.shape} and {prior.precision.shape}"
         )
     P = prior.precision + statistics.gram  # eq:layer-posterior
-    right = prior.precision @ prior.mean + statistics.cross
+    right = prior.linear_term + statistics.cross
     precision = MatrixNormal(right, P, noise_covariance, backend)  # its factor of P serves the mean, then the caller
     return precision.with_mean(backend.cho_solve(precision.row_factor, right))
 
 
-def log_evidence(statistics: LayerStatistics, prior: Prior, noise_covariance: Array, backend: Backend = NUMPY) -> Array:
+def log_evidence(
+    statistics: LayerStatistics,
+    prior: Prior,
+    noise_covariance: Array,
+    backend: Backend = NUMPY,
+    row_factor: Array | None = None,
+) -> Array:
     """log p(T) for T ~ MN(A M₀, I + A Λ₀⁻¹ Aᵀ, Σ), in nats, at D × D cost; a 0-d array.   (eq:log-evidence)
 
     −½[N K log 2π + N log|Σ| + K(log|P| − log|Λ₀|) + tr(Σ⁻¹(TᵀT + M₀ᵀΛ₀M₀ − MᵀPM))], by the determinant lemma and
-    Woodbury, with P and M of eq:layer-posterior. Needs statistics.target_gram.
-    Raises NotPositiveDefiniteError if P, Λ₀ or Σ is not positive definite.
+    Woodbury, with P and M of eq:layer-posterior. Needs statistics.target_gram. ``row_factor``: the Cholesky factor
+    of P,
+    when the caller has it. Raises NotPositiveDefiniteError if P, Λ₀ or Σ is not positive definite.
     """
     xp, n, k = backend.xp, statistics.count, statistics.cross.shape[1]
-    posterior = layer_posterior(statistics, prior, noise_covariance, backend)
-    prior_normal = MatrixNormal(prior.mean, prior.precision, noise_covariance, backend)
-    right = prior.precision @ prior.mean + statistics.cross  # = P M
-    explained = right.T @ posterior.mean - prior.mean.T @ (prior.precision @ prior.mean)
-    quadratic = xp.trace(backend.cho_solve(posterior.column_factor, statistics.target_gram - explained))
-    rows = posterior.row_log_determinant - prior_normal.row_log_determinant
-    return -(n * (k * log(2 * pi) + posterior.column_log_determinant) + k * rows + quadratic) / 2
+    L = row_factor
+    if L is None:
+        L = backend.cholesky(prior.precision + statistics.gram, "row_precision")
+    R = backend.cholesky(noise_covariance, "noise_covariance")
+    white = backend.solve_triangular(L, prior.linear_term + statistics.cross)  # MᵀPM = whiteᵀ white
+    quadratic = statistics.target_gram + prior.mean.T @ prior.linear_term - white.T @ white
+    rows = 2 * xp.sum(xp.log(xp.diagonal(L))) - prior.log_determinant
+    columns = 2 * xp.sum(xp.log(xp.diagonal(R)))
+    return -(n * (k * log(2 * pi) + columns) + k * rows + xp.trace(backend.cho_solve(R, quadratic))) / 2

@@ -35,9 +35,11 @@ class Settings:
         again after success, never above step_scale.
     batch_size: rows of a mini-batch; None: all of them.
     block_rows: rows held in memory at once.
-    max_iterations: full-batch iterations, or passes over the data with mini-batches.
-    tolerance, patience: stop when the mean training NLL of the last ``patience`` iterations is less than
-        ``tolerance`` nats below that of the ``patience`` before; tolerance 0: never.
+    max_iterations: calls of bali_step, rounded up to whole passes over the data.
+    tolerance, patience: stop when the mean training NLL of the last ``patience`` iterations (with mini-batches: as many
+        whole passes, three at least) is less than ``tolerance`` nats below that of the ``patience`` before;
+        tolerance 0:
+        never.
     """
 
     step: str = "natural"
@@ -89,21 +91,20 @@ class Settings:
 
     @classmethod
     def preset(cls, name: str | None = None, **changes: Any) -> Settings:
-        """Named settings with ``changes`` on top: None, the defaults; "literal", the abstract's reading alone.
+        """Named settings with ``changes`` on top.
 
-        "literal": T = H − αG with noise αI, tied prior λI, gradients at the mean, the whole step, no tempering,
-        evidence or warm-up.
+        None: the defaults, for regression. "classification": fixed prior, small batches, sampling from the start.
+        "literal": the abstract's reading alone: T = H − αG with noise αI, tied prior λI, gradients at the mean, the
+        whole step, no tempering, evidence, warm-up or learning of the noise.
         Raises InvalidArgumentError for an unknown preset or setting.
         """
         known = {f.name for f in fields(cls)}
         for change in changes:
             if change not in known:
                 raise InvalidArgumentError(f"there is no setting {change!r}; the settings are {sorted(known)}")
-        if name is None:
-            return cls(**changes)
-        if name != "literal":
-            raise InvalidArgumentError(f"preset must be None or 'literal', got {name!r}")
-        return replace(LITERAL, **changes)
+        if name not in PRESETS:
+            raise InvalidArgumentError(f"preset must be one of {list(PRESETS)}, got {name!r}")
+        return replace(PRESETS[name], **changes)
 
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
@@ -133,16 +134,27 @@ def _integer(name: str, value: Any, least: int, optional: bool) -> None:
         )
 
 
-LITERAL = Settings(
-    step="gradient",
-    gradients="mean",
-    prior="tied",
-    prior_precision=1.0,
-    evidence=False,
-    rate=1.0,
-    step_scale=1.0,
-    warmup=0,
-    tempering=None,
-    max_temperature=1.0,
-    learn_noise=False,
-)
+PRESETS = {
+    None: Settings(),
+    "classification": Settings(
+        prior_precision=0.001,
+        evidence=False,
+        rate=0.1,
+        step_scale=0.1,
+        warmup=0,
+        tempering=0.1,
+        tolerance=0.001,
+    ),
+    "literal": Settings(
+        step="gradient",
+        gradients="mean",
+        prior="tied",
+        prior_precision=1.0,
+        evidence=False,
+        rate=1.0,
+        step_scale=1.0,
+        warmup=0,
+        tempering=None,
+        learn_noise=False,
+    ),
+}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from .backend import Array
@@ -61,7 +62,7 @@ class BALIState:
         """The posterior mean of every layer's weights, (D_l, K_l)."""
         return [layer.posterior.mean for layer in self.layers]
 
-    @property
+    @cached_property
     def posteriors(self) -> list[MatrixNormal]:
         """Every layer's posterior with its covariance tempered: what predictions are made with."""
         return [layer.posterior.tempered(self.temperature) for layer in self.layers]
@@ -108,7 +109,7 @@ def layer_regression(layer: LayerState, batch: LayerStatistics, rate: float, set
     ``batch`` holds the sums of (A, G) scaled to the whole data (N/m); ``rate`` is β_t.
     """
     b, M = layer.posterior.backend, layer.posterior.mean
-    xp, (d, k) = b.xp, M.shape
+    xp, k = b.xp, M.shape[1]
     running = layer.statistics.decay(batch, rate)  # eq:ema
     B = step_curvature(running.curvature / running.count, settings, xp)
     pi, Q = kronecker_precision(B, layer.prior_precision, layer.posterior, layer.determined, settings.prior)
@@ -116,11 +117,12 @@ def layer_regression(layer: LayerState, batch: LayerStatistics, rate: float, set
     targets = batch.map_targets(-S)  # eq:pseudo-targets, centred: T − A M = −G S
     # eq:prior-gradient: the prior pulls M by −M (tied), or by −τM through the layer's covariance, π⁻¹ (τM) S
     pull = -M if settings.prior == "tied" else M @ S * (-layer.prior_precision / pi)
-    prior = Prior(pull, xp.eye(d, dtype=M.dtype) * pi)
+    prior = Prior.isotropic(pull, pi, b)
     posterior = layer_posterior(replace(targets, gram=running.gram), prior, S, b)
     if settings.noise == "residual":
-        posterior = replace(posterior, column_covariance=_residual_covariance(targets, posterior.mean, settings, xp))
-    evidence = float(log_evidence(running.map_targets(-S), prior, posterior.column_covariance, b))
+        sigma = _residual_covariance(targets, posterior.mean, settings, xp)
+        posterior = posterior.with_column_covariance(sigma)
+    evidence = float(log_evidence(running.map_targets(-S), prior, posterior.column_covariance, b, posterior.row_factor))
     return LayerRegression(posterior, running, S, pi, evidence)
 
 

@@ -19,7 +19,9 @@ from .solver import BALIState, bali_step, initial_state
 
 @dataclass(frozen=True)
 class IterationRecord:
-    """What one iteration (one pass over the data, with mini-batches) left to report; losses in nats per datum.
+    """What one pass over the data (full batch: one iteration) left to report; losses in nats per datum.
+
+    iteration counts the calls of bali_step so far.
 
     train_nll is the mean loss the iteration met, at the weights its gradients were taken at; test_nll that of a
     ten-draw Monte-Carlo
@@ -78,15 +80,17 @@ def fit(
     total = float(len(x)) if sample_weight is None else float(sample_weight.sum())
     history: list[IterationRecord] = []
     start, converged = time.perf_counter(), False
-    for _ in range(settings.max_iterations):
+    per_pass = 1 if settings.batch_size is None else -(-len(x) // settings.batch_size)
+    patience = max(3, -(-settings.patience // per_pass))  # in passes
+    for _ in range(-(-settings.max_iterations // per_pass)):
         losses = 0.0
-        for rows in _batches(len(x), settings.batch_size, generator):
+        for rows in _batches(len(x), per_pass, generator):
             weight = None if sample_weight is None else sample_weight[rows]
             state = bali_step(state, x[rows], y[rows], generator, settings, total, weight)
             losses += state.training_loss * (float(len(y[rows])) if weight is None else float(weight.sum()))
-        history.append(_record(state, len(history), losses / total, test, time.perf_counter() - start))
+        history.append(_record(state, losses / total, test, time.perf_counter() - start))
         stop = callback is not None and callback(state, history[-1]) is True
-        converged = has_plateaued([r.train_nll for r in history], settings)
+        converged = has_plateaued([r.train_nll for r in history[settings.warmup :]], patience, settings.tolerance)
         if stop or converged:
             break
     else:
@@ -100,34 +104,31 @@ def fit(
     return FitResult(state, tuple(history), converged)
 
 
-def has_plateaued(losses: Sequence[float], settings: Settings) -> bool:
+def has_plateaued(losses: Sequence[float], patience: int, tolerance: float) -> bool:
     """Whether the mean of the last ``patience`` losses is less than ``tolerance`` below that of the ``patience``
     before."""
-    p = settings.patience
-    if settings.tolerance == 0 or len(losses) < 2 * p + settings.warmup:
+    if tolerance == 0 or len(losses) < 2 * patience:
         return False
-    return sum(losses[-2 * p : -p]) / p - sum(losses[-p:]) / p < settings.tolerance
+    return sum(losses[-2 * patience : -patience]) / patience - sum(losses[-patience:]) / patience < tolerance
 
 
-def _batches(rows: int, batch_size: int | None, generator: Any) -> Iterator[Any]:
-    """All rows at once, or a random partition into batches of nearly ``batch_size`` rows each."""
-    if batch_size is None or batch_size >= rows:
+def _batches(rows: int, count: int, generator: Any) -> Iterator[Any]:
+    """All rows at once, or a random partition of them into ``count`` batches of nearly equal size."""
+    if count == 1:
         yield slice(None)
         return
-    order, count = generator.permutation(rows), -(-rows // batch_size)
+    order = generator.permutation(rows)
     for i in range(count):
         yield order[rows * i // count : rows * (i + 1) // count]
 
 
-def _record(
-    state: BALIState, iteration: int, loss: float, test: tuple[Array, Array] | None, seconds: float
-) -> IterationRecord:
+def _record(state: BALIState, loss: float, test: tuple[Array, Array] | None, seconds: float) -> IterationRecord:
     layers, likelihood = state.layers, state.likelihood
     noise = (
         likelihood.backend.to_host(likelihood.noise_variance).reshape(-1) if isinstance(likelihood, Gaussian) else ()
     )
     return IterationRecord(
-        iteration,
+        state.iteration,
         loss,
         None if test is None else negative_log_likelihood(state, *test),
         state.step_scale,

@@ -1,0 +1,237 @@
+"""What BALIRegressor and BALIClassifier share: parameters, training, the predictive distribution, saving."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from . import persistence
+from .backend import NUMPY
+from .errors import InvalidArgumentError, NotFittedError
+from .likelihoods import Likelihood
+from .mlp import MLP
+from .params import Parameters
+from .predictive import Predictive, predict_linearized, predict_monte_carlo
+from .settings import Settings
+from .solver import BALIState, bali_step, initial_state
+from .training import IterationRecord, fit
+from .validation import (
+    Standardizer,
+    as_features,
+    as_generator,
+    as_sample_weight,
+    feature_names,
+)
+
+Callback = Callable[[BALIState, IterationRecord], Any]
+
+
+class BALIEstimator(Parameters, ABC):
+    """What the two estimators share: the network, training, prediction blocks, saving.
+
+    Attributes after fit: state_ (BALIState), history_ (IterationRecords, losses in nats per row in the units of y),
+    n_iter_, converged_, n_features_in_, feature_names_in_ (data frames only).
+    """
+
+    _preset: str | None
+    state_: BALIState
+    history_: list[IterationRecord]
+    n_features_in_: int
+    _dtype: Any
+    _generator: np.random.Generator
+    _predict_seed: int
+
+    def __init__(
+        self,
+        hidden_widths: tuple[int, ...] = (50,),
+        activation: str = "relu",
+        predictive: str = "monte_carlo",
+        draws: int = 100,
+        batch_size: int | str | None = "auto",
+        max_iterations: int | None = None,
+        preset: str | None = None,
+        settings: dict[str, Any] | None = None,
+        random_state: Any = None,
+    ):
+        self.hidden_widths = hidden_widths
+        self.activation = activation
+        self.predictive = predictive
+        self.draws = draws
+        self.batch_size = batch_size
+        self.max_iterations = max_iterations
+        self.preset = preset
+        self.settings = settings
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        test: tuple[Any, Any] | None = None,
+        callback: Callback | None = None,
+    ) -> Self:
+        """Learn from X (n, d) and y; the inputs are standardised inside.
+
+        ``sample_weight`` (n,): a weight of two counts a row twice. ``test``, a pair like (X, y), is only watched:
+        its NLL
+        goes into history_. ``callback(state, record)`` runs after every iteration and ends the fit by returning True.
+        Raises a BALIError naming the argument, what it got and the remedy; warns with ConvergenceWarning when
+        max_iterations ends first.
+        """
+        self._check_parameters()
+        x, targets, weight = self._prepare_data(X, y, sample_weight)
+        generator = as_generator(self.random_state)
+        self._predict_seed = int(generator.integers(2**63))
+        settings = self._fit_settings(len(x))
+        watched = None if test is None else self._watched(*test)
+        result = fit(
+            x, targets, self._network(), self._likelihood(), generator, settings, None, None, watched, weight, callback
+        )
+        self._generator = generator
+        self.state_ = result.state
+        self.history_ = [self._in_units(record) for record in result.history]
+        self.n_iter_, self.converged_ = result.state.iteration, result.converged
+        self.n_rows_seen_ = float(len(x) if weight is None else weight.sum())
+        return self
+
+    def predict_distribution(self, X: Any) -> Predictive:
+        """The whole predictive distribution at X (n, d): means, aleatoric and epistemic covariances (see Predictive).
+
+        In the units of y; linearised or Monte Carlo as the parameter ``predictive`` says. The same X gives the same
+        bits.
+        """
+        self._check_fitted()
+        x = self.x_scaler_.transform(as_features(X, self.n_features_in_, self._names()), self._dtype)
+        if not np.all(np.isfinite(x)):
+            raise InvalidArgumentError("X lies too far from the training data to be represented; check its units")
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.predictive == "linearized":
+                predictive = predict_linearized(self.state_, x)
+            else:
+                predictive = predict_monte_carlo(self.state_, x, as_generator(self._predict_seed), self.draws)
+            predictive = self._rescaled(predictive)
+        if not (np.all(np.isfinite(predictive.mean)) and np.all(np.isfinite(predictive.covariance))):
+            raise InvalidArgumentError(
+                "X lies so far from the training data that the prediction overflows; check its units"
+            )
+        return predictive
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to ``path`` (npz with a JSON header); the file appears whole or not at all."""
+        self._check_fitted()
+        persistence.save_estimator(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The model saved at ``path``, bit for bit. Raises ModelFileError for a damaged, foreign or newer file."""
+        estimator = persistence.load_estimator(path)
+        if not isinstance(estimator, cls):
+            raise InvalidArgumentError(f"{path} holds a {type(estimator).__name__}, not a {cls.__name__}")
+        return estimator
+
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, first: bool) -> Self:
+        if first:
+            self._check_parameters()
+            x, targets, weight = self._prepare_data(X, y, sample_weight)
+            self._generator = as_generator(self.random_state)
+            self._predict_seed = int(self._generator.integers(2**63))
+            settings = self._fit_settings(len(x))
+            self.state_ = initial_state(self._network(), self._likelihood(), self._generator, settings, self._dtype)
+            self.history_, self.n_iter_, self.converged_, self.n_rows_seen_ = [], 0, False, 0.0
+        else:
+            x, targets, weight = self._later_data(X, y, sample_weight)
+        self.n_rows_seen_ += float(len(x) if weight is None else weight.sum())
+        settings = self._fit_settings(len(x))
+        self.state_ = bali_step(self.state_, x, targets, self._generator, settings, self.n_rows_seen_, weight)
+        self.n_iter_ += 1
+        return self
+
+    def _prepare_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        features = as_features(X)
+        weight = as_sample_weight(sample_weight, len(features))
+        keep = slice(None) if weight is None else weight > 0
+        targets = self._fit_targets(y, features, weight)
+        self.n_features_in_ = features.shape[1]
+        self.__dict__.pop("feature_names_in_", None)
+        names = feature_names(X)
+        if names is not None:
+            self.feature_names_in_ = np.array(names, dtype=object)
+        self.x_scaler_ = Standardizer.from_data(features[keep], None if weight is None else weight[keep])
+        x = self.x_scaler_.transform(features[keep], self._dtype)
+        return x, targets[keep], None if weight is None else weight[keep].astype(self._dtype)
+
+    def _later_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        features = as_features(X, self.n_features_in_, self._names())
+        weight = as_sample_weight(sample_weight, len(features))
+        x = self.x_scaler_.transform(features, self._dtype)
+        return x, self._later_targets(y, len(x)), None if weight is None else weight.astype(self._dtype)
+
+    def _watched(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        x, targets, _ = self._later_data(X, y, None)
+        return x, targets
+
+    def _network(self) -> MLP:
+        return MLP((self.n_features_in_, *self.hidden_widths, self._outputs()), self.activation, NUMPY)
+
+    def _fit_settings(self, rows: int) -> Settings:
+        changes: dict[str, Any] = {}
+        if self.batch_size == "auto":
+            changes = self._automatic(rows) if self.preset is None else {}
+        elif self.batch_size is not None:
+            changes["batch_size"] = self.batch_size
+        if self.max_iterations is not None:
+            changes["max_iterations"] = self.max_iterations
+        return Settings.preset(self.preset or self._preset, **{**changes, **(self.settings or {})})
+
+    def _check_parameters(self) -> None:
+        widths = self.hidden_widths
+        if isinstance(widths, (str, bytes)) or not all(
+            hasattr(w, "__index__") and w > 0 for w in (widths if np.iterable(widths) else [None])
+        ):
+            raise InvalidArgumentError(f"hidden_widths must be a sequence of positive integers, got {widths!r}")
+        if self.predictive not in ("monte_carlo", "linearized"):
+            raise InvalidArgumentError(f"predictive must be 'monte_carlo' or 'linearized', got {self.predictive!r}")
+        if not hasattr(self.draws, "__index__") or self.draws < 1:
+            raise InvalidArgumentError(f"draws must be an integer of at least 1, got {self.draws!r}")
+        if self.settings is not None and not isinstance(self.settings, dict):
+            raise InvalidArgumentError(f"settings must be a dict of Settings fields or None, got {self.settings!r}")
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "state_"):
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit with training data first")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "state_")
+
+    def _names(self) -> list[str] | None:
+        names = getattr(self, "feature_names_in_", None)
+        return None if names is None else list(names)
+
+    # What differs between the tasks:
+    @abstractmethod
+    def _automatic(self, rows: int) -> dict[str, Any]:
+        """Settings that follow the number of training rows."""
+
+    @abstractmethod
+    def _outputs(self) -> int: ...
+
+    @abstractmethod
+    def _likelihood(self) -> Likelihood: ...
+
+    @abstractmethod
+    def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+        """Check y, learn its scale or classes, set _dtype; the targets the core works on."""
+
+    @abstractmethod
+    def _later_targets(self, y: Any, rows: int) -> np.ndarray: ...
+
+    @abstractmethod
+    def _rescaled(self, predictive: Predictive) -> Predictive: ...
+
+    @abstractmethod
+    def _in_units(self, record: IterationRecord) -> IterationRecord: ...

@@ -1,0 +1,242 @@
+"""BALIRegressor and BALIClassifier: the core behind scikit-learn's conventions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+
+from .base import BALIEstimator
+from .errors import InvalidArgumentError
+from .likelihoods import Categorical, Gaussian
+from .predictive import Predictive, predict_monte_carlo
+from .training import IterationRecord
+from .validation import (
+    Standardizer,
+    as_features,
+    as_generator,
+    as_labels,
+    as_regression_targets,
+    as_sample_weight,
+)
+
+
+class BALIRegressor(BALIEstimator):
+    """Bayesian neural-network regression by BALI: predictions with aleatoric and epistemic uncertainty.
+
+    Parameters: hidden_widths (() is Bayesian linear regression), activation ("relu", "tanh", "gelu", "identity"),
+    predictive ("monte_carlo" or "linearized"), draws (of the Monte-Carlo predictive), batch_size ("auto": all rows
+    up to
+    20 000; None: all), max_iterations, shared_noise (one noise variance for all outputs), preset ("literal": the
+    abstract's reading alone), settings (a dict of Settings fields, to change any detail), random_state.
+    After fit also: noise_variance_ (outputs,), in squared units of y.
+    """
+
+    _estimator_type = "regressor"
+    _preset = None
+
+    def __init__(
+        self,
+        hidden_widths: tuple[int, ...] = (50,),
+        activation: str = "relu",
+        predictive: str = "monte_carlo",
+        draws: int = 100,
+        batch_size: int | str | None = "auto",
+        max_iterations: int | None = None,
+        shared_noise: bool = False,
+        preset: str | None = None,
+        settings: dict[str, Any] | None = None,
+        random_state: Any = None,
+    ):
+        super().__init__(
+            hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings, random_state
+        )
+        self.shared_noise = shared_noise
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """One iteration on a batch of a stream: older data fade by the moving average's rate.
+
+        The first call fixes the scales of X and y. Shapes and errors as in fit.
+        """
+        return self._partial_fit(X, y, sample_weight, not hasattr(self, "state_"))
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """The predictive mean at X (n, d), (n,) or (n, outputs) as y was; with ``return_std`` also the total
+        deviation."""
+        predictive = self.predict_distribution(X)
+        mean = self._shaped(predictive.mean)
+        if not return_std:
+            return mean
+        return mean, self._shaped(np.sqrt(np.diagonal(predictive.covariance, axis1=1, axis2=2)))
+
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
+        """Draws of y at X (n, d), noise included: (n, n_samples) or (n, outputs, n_samples); each is one network's."""
+        self._check_fitted()
+        generator = as_generator(random_state)
+        x = self.x_scaler_.transform(as_features(X, self.n_features_in_, self._names()), self._dtype)
+        h: Any = predict_monte_carlo(self.state_, x, generator, n_samples).draws
+        noise = generator.standard_normal(h.shape).astype(h.dtype)
+        y = (h + noise * np.sqrt(self._noise())) * self.y_scaler_.scale + self.y_scaler_.offset
+        draws = np.moveaxis(y.astype(h.dtype), 0, -1)
+        return draws[:, 0] if self._flat_y else draws
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The coefficient of determination R² of the predictive mean, averaged over outputs."""
+        mean = self.predict(X)
+        y = as_regression_targets(y, len(mean)).reshape(mean.shape)
+        weight = as_sample_weight(sample_weight, len(mean))
+        residual = np.average((y - mean) ** 2, axis=0, weights=weight)
+        spread = np.average((y - np.average(y, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
+        ratio = np.where(spread > 0, residual / np.where(spread > 0, spread, 1), np.where(residual > 0, 1.0, 0.0))
+        return float(np.mean(1 - ratio))
+
+    @property
+    def noise_variance_(self) -> np.ndarray:
+        """The learnt noise variance per output (outputs,), in squared units of y."""
+        self._check_fitted()
+        return np.broadcast_to(self._noise(), self._outputs()) * self.y_scaler_.scale**2
+
+    def _noise(self) -> Any:
+        likelihood = self.state_.likelihood
+        assert isinstance(likelihood, Gaussian)  # _likelihood made it
+        return likelihood.noise_variance
+
+    def _automatic(self, rows: int) -> dict[str, Any]:
+        return {} if rows <= 20_000 else {"batch_size": 4096, "rate": 0.1, "step_scale": 0.05}
+
+    def _outputs(self) -> int:
+        return len(self.y_scaler_.offset)
+
+    def _likelihood(self) -> Gaussian:
+        return Gaussian(np.ones((), self._dtype) if self.shared_noise else np.ones(self._outputs(), self._dtype))
+
+    def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+        targets = as_regression_targets(y, len(features))
+        self._flat_y = targets.ndim == 1
+        single = features.dtype == np.float32 and np.asarray(y).dtype != np.float64
+        self._dtype = np.float32 if single else np.float64
+        keep = slice(None) if weight is None else weight > 0
+        columns = targets.reshape(len(targets), -1)
+        self.y_scaler_ = Standardizer.from_data(columns[keep], None if weight is None else weight[keep])
+        largest = float(np.finfo(self._dtype).max) ** 0.5 / 1e3
+        if np.any(self.y_scaler_.scale > largest) or np.any(self.y_scaler_.scale < 1 / largest):
+            raise InvalidArgumentError(
+                f"y must be rescaled: its deviation {self.y_scaler_.scale} squared leaves {self._dtype}"
+            )
+        return self.y_scaler_.transform(columns, self._dtype)
+
+    def _later_targets(self, y: Any, rows: int) -> np.ndarray:
+        columns = as_regression_targets(y, rows).reshape(rows, -1)
+        if columns.shape[1] != self._outputs():
+            raise InvalidArgumentError(
+                f"y must have {self._outputs()} outputs as in the first fit, got {columns.shape[1]}"
+            )
+        return self.y_scaler_.transform(columns, self._dtype)
+
+    def _rescaled(self, p: Predictive) -> Predictive:
+        scale, offset = self.y_scaler_.scale, self.y_scaler_.offset
+        outer = (scale[:, None] * scale).astype(self._dtype)
+
+        def location(h: Any) -> Any:
+            return None if h is None else (h * scale + offset).astype(self._dtype)
+
+        by_layer = None if p.epistemic_by_layer is None else p.epistemic_by_layer * outer
+        return Predictive(location(p.mean), p.aleatoric * outer, p.epistemic * outer, by_layer, None, location(p.draws))
+
+    def _in_units(self, record: IterationRecord) -> IterationRecord:
+        shift = float(np.sum(np.log(self.y_scaler_.scale)))
+        noise = tuple(np.broadcast_to(record.noise_variance, self._outputs()) * self.y_scaler_.scale**2)
+        test = None if record.test_nll is None else record.test_nll + shift
+        return replace(
+            record, train_nll=record.train_nll + shift, test_nll=test, noise_variance=tuple(map(float, noise))
+        )
+
+    def _shaped(self, values: np.ndarray) -> np.ndarray:
+        return values[:, 0] if self._flat_y else values
+
+
+class BALIClassifier(BALIEstimator):
+    """Bayesian neural-network classification by BALI; labels of any one kind.
+
+    Parameters as for BALIRegressor, without shared_noise; batch_size "auto": 200 rows below 5 000 rows, else 500.
+    After fit also: classes_ (K,), sorted.
+    """
+
+    _estimator_type = "classifier"
+    _preset = "classification"
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """One iteration on a batch of a stream; the first call needs ``classes``, all labels there will be.
+
+        The first call also fixes the scale of X. Shapes and errors as in fit.
+        """
+        first = not hasattr(self, "state_")
+        if first:
+            if classes is None:
+                raise InvalidArgumentError("classes must be given in the first call of partial_fit, got None")
+            self._known_classes = np.unique(as_labels(classes, len(classes)))
+        try:
+            return self._partial_fit(X, y, sample_weight, first)
+        finally:
+            self.__dict__.pop("_known_classes", None)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label at each row of X (n, d); (n,)."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the classes, in the order of classes_, (n, K)."""
+        probabilities: Any = self.predict_distribution(X).probabilities
+        return probabilities
+
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
+        """Draws of the label at X (n, d): (n, n_samples)."""
+        cumulative = np.cumsum(self.predict_proba(X), axis=1)
+        uniform = as_generator(random_state).random((len(cumulative), n_samples))
+        index = (uniform[:, :, None] > cumulative[:, None, :]).sum(axis=2)
+        return self.classes_[np.minimum(index, len(self.classes_) - 1)]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of labels predicted right."""
+        predicted = self.predict(X)
+        right = predicted == as_labels(y, len(predicted))
+        return float(np.average(right, weights=as_sample_weight(sample_weight, len(predicted))))
+
+    def _automatic(self, rows: int) -> dict[str, Any]:
+        return {"batch_size": 200 if rows < 5_000 else 500}
+
+    def _outputs(self) -> int:
+        return len(self.classes_)
+
+    def _likelihood(self) -> Categorical:
+        return Categorical()
+
+    def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+        labels = as_labels(y, len(features))
+        self._dtype = features.dtype.type
+        present = np.unique(labels if weight is None else labels[weight > 0])
+        self.classes_ = getattr(self, "_known_classes", present)
+        if len(self.classes_) < 2:
+            raise InvalidArgumentError(
+                f"y must have at least two classes to tell apart, got one class: {self.classes_[0]!r}"
+            )
+        return self._indices(labels) if weight is None else np.searchsorted(self.classes_, labels)
+
+    def _later_targets(self, y: Any, rows: int) -> np.ndarray:
+        return self._indices(as_labels(y, rows))
+
+    def _indices(self, labels: np.ndarray) -> np.ndarray:
+        unknown = np.setdiff1d(labels, self.classes_)
+        if len(unknown):
+            raise InvalidArgumentError(
+                f"y has labels that are not among the classes {list(self.classes_)}: {list(unknown)}"
+            )
+        return np.searchsorted(self.classes_, labels)
+
+    def _rescaled(self, p: Predictive) -> Predictive:
+        return p
+
+    def _in_units(self, record: IterationRecord) -> IterationRecord:
+        return record
