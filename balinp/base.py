@@ -47,15 +47,15 @@ class BALIEstimator(Parameters, ABC):
 
     def __init__(
         self,
-        hidden_widths: tuple[int, ...] = (50,),
-        activation: str = "relu",
-        predictive: str = "monte_carlo",
-        draws: int = 100,
-        batch_size: int | str | None = "auto",
-        max_iterations: int | None = None,
-        preset: str | None = None,
-        settings: dict[str, Any] | None = None,
-        random_state: Any = None,
+        hidden_widths: tuple[int, ...],
+        activation: str,
+        predictive: str,
+        draws: int,
+        batch_size: int | str | None,
+        max_iterations: int | None,
+        preset: str | None,
+        settings: dict[str, Any] | None,
+        random_state: Any,
     ):
         self.hidden_widths = hidden_widths
         self.activation = activation
@@ -161,7 +161,7 @@ class BALIEstimator(Parameters, ABC):
         names = feature_names(X)
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
-        self.x_scaler_ = Standardizer.from_data(features[keep], None if weight is None else weight[keep])
+        self.x_scaler_ = Standardizer.from_data(features[keep], None if weight is None else weight[keep], True)
         x = self.x_scaler_.transform(features[keep], self._dtype)
         return x, targets[keep], None if weight is None else weight[keep].astype(self._dtype)
 

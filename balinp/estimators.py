@@ -166,6 +166,22 @@ class BALIClassifier(BALIEstimator):
     _estimator_type = "classifier"
     _preset = "classification"
 
+    def __init__(
+        self,
+        hidden_widths: tuple[int, ...] = (50,),
+        activation: str = "relu",
+        predictive: str = "linearized",
+        draws: int = 100,
+        batch_size: int | str | None = "auto",
+        max_iterations: int | None = None,
+        preset: str | None = None,
+        settings: dict[str, Any] | None = None,
+        random_state: Any = None,
+    ):
+        super().__init__(
+            hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings, random_state
+        )
+
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """One iteration on a batch of a stream; the first call needs ``classes``, all labels there will be.
 

@@ -60,9 +60,9 @@ class Settings:
     trust_region: bool = False
     batch_size: int | None = None
     block_rows: int = 16384
-    max_iterations: int = 500
+    max_iterations: int = 600
     tolerance: float = 0.01
-    patience: int = 40
+    patience: int = 60
 
     def __post_init__(self) -> None:
         _choice("step", self.step, STEPS)
@@ -144,6 +144,7 @@ PRESETS = {
         warmup=0,
         tempering=0.1,
         tolerance=0.001,
+        patience=120,
     ),
     "literal": Settings(
         step="gradient",

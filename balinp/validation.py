@@ -183,8 +183,14 @@ class Standardizer:
     scale: np.ndarray
 
     @classmethod
-    def from_data(cls, values: np.ndarray, weights: np.ndarray | None = None) -> Standardizer:
-        """Mean and deviation of the columns of ``values`` (n, d), relative to the largest entry, so 1e±150 is safe."""
+    def from_data(
+        cls, values: np.ndarray, weights: np.ndarray | None = None, share_scale: bool = False
+    ) -> Standardizer:
+        """Mean and deviation of the columns of ``values`` (n, d), relative to the largest entry, so 1e±150 is safe.
+
+        ``share_scale``: columns that are evidently one measurement (pixels, say) get one scale, the root mean square of
+        their deviations, lest a pixel that is lit once in a thousand images outweigh the others.
+        """
         largest = np.max(np.abs(values), axis=0).astype(np.float64)
         largest = np.where(largest > 0, largest, 1.0)
         relative = values / largest
@@ -193,8 +199,16 @@ class Standardizer:
         constant = deviation <= 10 * np.finfo(values.dtype).eps
         offset = np.where(constant, values[0], mean * largest)
         scale = np.where(constant, np.where(values[0] != 0, np.abs(values[0]), 1.0), deviation * largest)
+        if share_scale and _one_unit(values, constant):
+            scale = np.full_like(scale, np.sqrt(np.mean((deviation * largest / scale.max()) ** 2)) * scale.max())
         return cls(offset.astype(np.float64), scale.astype(np.float64))
 
     def transform(self, values: np.ndarray, dtype: Any) -> np.ndarray:
         """The standardised values, a new array of ``dtype``."""
         return ((values - self.offset) / self.scale).astype(dtype)
+
+
+def _one_unit(values: np.ndarray, constant: np.ndarray) -> bool:
+    """Whether most columns that vary reach the same smallest and the same largest value, and no column goes beyond."""
+    low, high = values.min(axis=0)[~constant], values.max(axis=0)[~constant]
+    return len(low) > 2 and bool(np.mean((low == values.min()) & (high == values.max())) > 0.5)
