@@ -83,6 +83,14 @@ class BALIEstimator(Parameters, ABC):
         Raises a BALIError naming the argument, what it got and the remedy; warns with ConvergenceWarning when
         max_iterations ends first.
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, y, sample_weight, test, callback)
+        except BaseException:
+            self.__dict__ = before  # a refused or interrupted fit leaves the model as it was
+            raise
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, test: tuple[Any, Any] | None, callback: Callback | None) -> Self:
         self._check_parameters()
         x, targets, weight = self._prepare_data(X, y, sample_weight)
         generator = as_generator(self.random_state)
@@ -135,6 +143,14 @@ class BALIEstimator(Parameters, ABC):
         return estimator
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, first: bool) -> Self:
+        before = dict(self.__dict__)
+        try:
+            return self._one_step(X, y, sample_weight, first)
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _one_step(self, X: Any, y: Any, sample_weight: Any, first: bool) -> Self:
         if first:
             self._check_parameters()
             x, targets, weight = self._prepare_data(X, y, sample_weight)
