@@ -152,7 +152,8 @@ def bali_step(
     """
     mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
     rate = max(settings.rate, 1 / (t + 1))
-    weights = state.sample_weights(generator) if settings.gradients == "sampled" else state.means
+    sampled = settings.gradients == "sampled" and len(state.layers) > 1  # one layer is exact: nothing to sample for
+    weights = state.sample_weights(generator) if sampled else state.means
     sums = data_sums(mlp, likelihood, weights, x, y, generator, settings, sample_weight)
     count = sums.layers[0].count
     if not sums.loss < float("inf"):  # NaN as well
@@ -180,7 +181,10 @@ def bali_step(
             for layer, r in zip(layers, regressions)
         ]
     if isinstance(likelihood, Gaussian) and settings.learn_noise and t >= settings.warmup:
-        variance = (1 - rate) * likelihood.noise_variance + rate * sums.squared_residual / count  # eq:noise-update
+        residual = sums.squared_residual / count
+        if not sampled:  # a draw's residual carries the weights' uncertainty; the mean's lacks it
+            residual = residual + likelihood.noise_variance * (heat * sum(gammas) / (n * mlp.widths[-1]))
+        variance = (1 - rate) * likelihood.noise_variance + rate * residual  # eq:noise-update
         likelihood = likelihood.with_noise_variance(
             mlp.backend.xp.maximum(variance, settings.noise_floor).astype(x.dtype)
         )

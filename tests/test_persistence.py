@@ -1,0 +1,170 @@
+"""Models on disk: bit-exact round trips, refusal of everything that is not one, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from balinp import BALIClassifier, BALIRegressor, ModelFileError
+from balinp.persistence import load_with_extra, save_estimator, write_atomically
+
+pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
+generator = np.random.default_rng(0)
+X = generator.standard_normal((50, 3))
+Y = np.column_stack([X[:, 0] ** 2, X[:, 1]])
+LABELS = np.where(X[:, 0] > 0, "über", "unter")
+
+
+def fitted(kind, dtype=np.float64):
+    options = {"hidden_widths": (6, 4), "max_iterations": 15, "random_state": 3}
+    if kind == "regression":
+        return BALIRegressor(**options).fit(X.astype(dtype), Y.astype(dtype))
+    labels = LABELS.astype(object) if kind == "object labels" else LABELS
+    return BALIClassifier(**options, settings={"step": "isotropic"}).fit(X.astype(dtype), labels)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["regression", "labels", "object labels"])
+def test_round_trip_is_bit_exact_and_training_goes_on_as_if_never_saved(kind, dtype, tmp_path):
+    model = fitted(kind, dtype)
+    model.save(tmp_path / "model.npz")
+    copy = type(model).load(tmp_path / "model.npz")
+    assert copy.get_params() == model.get_params()
+    assert copy.history_ == model.history_
+    for a, b in zip(model.state_.layers, copy.state_.layers):
+        for name in ("mean", "row_precision", "column_covariance"):
+            np.testing.assert_array_equal(getattr(a.posterior, name), getattr(b.posterior, name), strict=True)
+    outputs = ("mean", "epistemic", "aleatoric", "probabilities")
+    y = Y.astype(dtype) if kind == "regression" else LABELS
+    for _ in range(2):  # as saved, and after one more iteration of each
+        for name in outputs:
+            a, b = (getattr(m.predict_distribution(X.astype(dtype)), name) for m in (model, copy))
+            if a is None:
+                assert b is None
+            else:
+                np.testing.assert_array_equal(a, b, strict=True)
+        np.testing.assert_array_equal(model.predict(X.astype(dtype)), copy.predict(X.astype(dtype)), strict=True)
+        for m in (model, copy):
+            m.partial_fit(X.astype(dtype), y)
+
+
+def test_the_same_model_gives_the_same_file(tmp_path):
+    model = fitted("regression")
+    model.save(tmp_path / "a.npz")
+    model.save(tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_extra_travels_along(tmp_path):
+    extra = {"columns": ["a", "b"], "nested": [1, None, "ü"]}
+    save_estimator(fitted("labels"), tmp_path / "m.npz", extra)
+    assert load_with_extra(tmp_path / "m.npz")[1] == extra
+
+
+def test_every_truncation_is_refused_by_name(tmp_path):
+    path = tmp_path / "model.npz"
+    fitted("regression").save(path)
+    whole = path.read_bytes()
+    for size in [*range(0, len(whole), max(1, len(whole) // 60)), len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(ModelFileError, match=r"model\.npz"):
+            BALIRegressor.load(path)
+
+
+def test_flipped_bytes_are_refused_or_harmless(tmp_path):
+    """The zip's checksums cover the arrays: a changed byte is refused, or lies where zip keeps nothing of ours."""
+    path = tmp_path / "model.npz"
+    model = fitted("regression")
+    model.save(path)
+    whole, refused = bytearray(path.read_bytes()), 0
+    places = np.random.default_rng(1).integers(0, len(whole), 80)
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            copy = BALIRegressor.load(path)
+        except ModelFileError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(copy.predict(X), model.predict(X))
+    assert refused > 0.8 * len(places)
+
+
+def rewritten(path, header=None, **arrays):
+    with np.load(path) as file:
+        content = {name: file[name] for name in file.files}
+    head = json.loads(content["header"].tobytes())
+    head.update(header or {})
+    content["header"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
+    content.update(arrays)
+    with open(path, "wb") as file:
+        np.savez(file, **content)
+
+
+@pytest.mark.parametrize(
+    ("header", "arrays", "words"),
+    [
+        ({"format_version": 2}, {}, "version 2.*upgrade"),
+        ({"format": "other"}, {}, "'other'"),
+        ({"estimator": "os.system"}, {}, "damaged"),
+        ({"widths": [3, 6, 5, 2]}, {}, "layer 1"),
+        ({"widths": [3, 6, 4]}, {}, "damaged"),
+        ({"layers": []}, {}, "damaged"),
+        ({"dtype": "object"}, {}, "damaged"),
+        ({}, {"mean.0": np.full((4, 6), np.nan)}, "mean of layer 0 must be finite"),
+        ({}, {"gram.1": np.zeros((2, 2))}, "gram of layer 1"),
+        ({}, {"noise_variance": np.array([-1.0, 1.0])}, "noise_variance"),
+        ({}, {"y_scaler.offset": np.zeros(3), "y_scaler.scale": np.ones(3)}, "outputs"),
+        ({}, {"x_scaler.offset": np.zeros(2), "x_scaler.scale": np.ones(2)}, "input scale"),
+    ],
+)
+def test_inconsistent_files_are_refused(header, arrays, words, tmp_path):
+    path = tmp_path / "model.npz"
+    fitted("regression").save(path)
+    rewritten(path, header, **arrays)
+    with pytest.raises(ModelFileError, match=words):
+        BALIRegressor.load(path)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    files = {"text": b"hello", "empty": b"", "zip": b"PK\x03\x04rest"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    np.savez(tmp_path / "other.npz", a=np.ones(3))
+    np.save(tmp_path / "array.npy", np.ones(3))
+    np.savez(tmp_path / "pickled.npz", header=np.array([{"format": 1}], dtype=object))
+    for name in [*files, "other.npz", "array.npy", "pickled.npz"]:
+        with pytest.raises(ModelFileError, match="not a balinp model"):
+            BALIRegressor.load(tmp_path / name)
+    with pytest.raises(ModelFileError, match="no file"):
+        BALIRegressor.load(tmp_path / "missing.npz")
+    with pytest.raises(ModelFileError, match="cannot read"):
+        BALIRegressor.load(tmp_path)
+
+
+def test_a_model_of_the_other_kind_is_named(tmp_path):
+    fitted("labels").save(tmp_path / "m.npz")
+    with pytest.raises(ValueError, match="holds a BALIClassifier"):
+        BALIRegressor.load(tmp_path / "m.npz")
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def failing(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ModelFileError, match="No space left"):
+        write_atomically(path, failing)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+    with pytest.raises(ModelFileError, match="cannot write"):
+        write_atomically(tmp_path / "no" / "such" / "folder", lambda file: file.write(b"x"))
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_text() == "new"
