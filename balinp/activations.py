@@ -43,7 +43,8 @@ def _gelu(h: Array, backend: Backend) -> Array:
 
 
 def _gelu_derivative(h: Array, backend: Backend) -> Array:
-    return (1 + backend.erf(h / sqrt(2))) / 2 + h * backend.xp.exp(-h * h / 2) / sqrt(2 * pi)
+    near = backend.xp.clip(h, -40, 40)  # beyond, the density is 0 in float64 too, and h² could overflow
+    return (1 + backend.erf(h / sqrt(2))) / 2 + near * backend.xp.exp(-near * near / 2) / sqrt(2 * pi)
 
 
 def _identity(h: Array, backend: Backend) -> Array:

@@ -21,6 +21,11 @@ from .errors import BackendUnavailableError, InvalidArgumentError, NotPositiveDe
 Array: TypeAlias = Any  # an array of the backend's library: numpy.ndarray or cupy.ndarray
 
 
+def plain(number: Any) -> Any:
+    """A scalar of an array library as a Python number, which leaves the dtype of any array it meets alone."""
+    return number.item() if hasattr(number, "item") else number
+
+
 @dataclass(frozen=True)
 class Backend:
     """One array library: ``xp`` (its module) and the operations whose spelling differs between libraries.
@@ -44,6 +49,8 @@ class Backend:
 
         Raises NotPositiveDefiniteError naming ``name`` and the first failing pivot; NaN counts as failing.
         """
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise InvalidArgumentError(f"{name} must be a square matrix, got shape {matrix.shape}")
         factor = self._cholesky(matrix)
         if factor is None:
             raise _diagnosis(self.to_host(matrix), name)
@@ -65,6 +72,7 @@ class Backend:
     def logsumexp(self, values: Array, axis: int = -1) -> Array:
         """log ∑ exp along ``axis``, without overflow."""
         top = self.xp.max(values, axis=axis, keepdims=True)
+        top = self.xp.where(self.xp.isfinite(top), top, 0)  # a row of −∞ is −∞, not NaN
         return self.xp.log(self.xp.sum(self.xp.exp(values - top), axis=axis)) + self.xp.squeeze(top, axis=axis)
 
     @staticmethod
@@ -97,6 +105,8 @@ def _diagnosis(matrix: np.ndarray, name: str) -> NotPositiveDefiniteError:
         finite = np.all(np.isfinite(row))
         left = _numpy_cholesky(matrix[:k, :k])
         value -= float(np.sum(scipy.linalg.solve_triangular(left, row, lower=True) ** 2)) if finite else np.nan
+    if np.isfinite(value):
+        value = min(value, 0.0)  # the factorisation met it at or below 0; above is this recomputation's rounding
     return NotPositiveDefiniteError(name, len(matrix), k, value, str(matrix.dtype))
 
 

@@ -21,9 +21,13 @@ def step_curvature(curvature: Array, settings: Settings, xp: Any) -> Array:
     eye = xp.eye(k, dtype=curvature.dtype)
     if settings.step == "gradient":
         return eye / settings.step_size
-    mean = float(xp.trace(curvature)) / k
-    mean = mean if mean > 0 else 1.0  # a dead layer has no curvature: any positive number leaves it to its prior
+    mean = max(float(xp.trace(curvature)) / k, _least(curvature, xp))
     return eye * mean if settings.step == "isotropic" else curvature + eye * (settings.damping * mean)
+
+
+def _least(curvature: Array, xp: Any) -> float:
+    """√tiny: a layer that has died has curvature 0, and any b far below its prior leaves it to the prior."""
+    return float(xp.finfo(curvature.dtype).tiny) ** 0.5
 
 
 def kronecker_precision(
@@ -43,10 +47,9 @@ def kronecker_precision(
         return prior_precision, curvature
     xp, sigma = previous.backend.xp, previous.column_covariance
     k = len(curvature)
-    b = float(xp.sum(curvature * sigma)) / float(xp.trace(sigma))
-    b = b if b > 0 else 1.0
-    eye = xp.eye(k, dtype=curvature.dtype)
-    return prior_precision / b, determined * curvature + eye * ((1 - determined) * b)
+    b = max(float(xp.sum(curvature * sigma)) / float(xp.trace(sigma)), _least(curvature, xp))
+    rest = max(1 - determined, k * float(xp.finfo(curvature.dtype).eps))  # 1 − κ, not below the rounding of B
+    return prior_precision / b, (1 - rest) * curvature + xp.eye(k, dtype=curvature.dtype) * (rest * b)
 
 
 def determined_share(posterior: MatrixNormal, row_prior: float) -> float:

@@ -63,9 +63,14 @@ class Gaussian:
         total = weights @ (y - h) ** 2
         return total if self.noise_variance.ndim else self.backend.xp.mean(total)
 
-    def with_noise_variance(self, variance: Array) -> Gaussian:
-        """The same likelihood with another noise variance."""
-        return replace(self, noise_variance=variance)
+    def moved_towards(self, residual: Array, rate: float, floor: float) -> Gaussian:
+        """σ² ← max((1 − rate) σ² + rate · residual, floor): the moving average of the mean squared residual.
+
+        (eq:noise-update)
+        """
+        s2 = self.noise_variance
+        moved = self.backend.xp.maximum((1 - rate) * s2 + rate * residual, floor)
+        return replace(self, noise_variance=moved.astype(s2.dtype))
 
 
 @dataclass(frozen=True)

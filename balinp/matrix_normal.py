@@ -7,7 +7,7 @@ from functools import cached_property
 from math import log, pi
 from typing import Any
 
-from .backend import NUMPY, Array, Backend
+from .backend import NUMPY, Array, Backend, plain
 from .errors import InvalidArgumentError
 
 
@@ -25,6 +25,8 @@ class MatrixNormal:
     backend: Backend = NUMPY
 
     def __post_init__(self) -> None:
+        if self.mean.ndim != 2:
+            raise InvalidArgumentError(f"mean must have two dimensions (D, K), got shape {self.mean.shape}")
         d, k = self.mean.shape
         if self.row_precision.shape != (d, d) or self.column_covariance.shape != (k, k):
             raise InvalidArgumentError(
@@ -128,7 +130,7 @@ class MatrixNormal:
 
     def tempered(self, temperature: Any) -> MatrixNormal:
         """The same mean, every covariance multiplied by ``temperature``.   (eq:tempering)"""
-        return self.with_column_covariance(temperature * self.column_covariance)
+        return self.with_column_covariance(plain(temperature) * self.column_covariance)
 
     def with_column_covariance(self, sigma: Array) -> MatrixNormal:
         """The same mean and row precision with another column covariance (K, K)."""

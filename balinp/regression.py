@@ -7,7 +7,7 @@ from functools import cached_property
 from math import log, pi
 from typing import Any
 
-from .backend import NUMPY, Array, Backend
+from .backend import NUMPY, Array, Backend, plain
 from .errors import InvalidArgumentError
 from .matrix_normal import MatrixNormal
 from .statistics import LayerStatistics
@@ -52,7 +52,7 @@ def pseudo_targets(outputs: Array, gradients: Array, step: Array | float) -> Arr
     """
     if getattr(step, "ndim", 0) == 2:
         return outputs - gradients @ step
-    return outputs - gradients * step
+    return outputs - gradients * plain(step)
 
 
 def layer_posterior(
@@ -66,11 +66,7 @@ def layer_posterior(
     result mean (D, K).
     Raises NotPositiveDefiniteError, naming the first failing pivot, if P is not positive definite.
     """
-    if prior.mean.shape != statistics.cross.shape or prior.precision.shape != statistics.gram.shape:
-        raise InvalidArgumentError(
-            f"prior must have mean {statistics.cross.shape} and precision {statistics.gram.shape}, "
-            f"got {prior.mean.shape} and {prior.precision.shape}"
-        )
+    _check_prior(statistics, prior)
     P = prior.precision + statistics.gram  # eq:layer-posterior
     right = prior.linear_term + statistics.cross
     precision = MatrixNormal(right, P, noise_covariance, backend)  # its factor of P serves the mean, then the caller
@@ -91,6 +87,7 @@ def log_evidence(
     of P,
     when the caller has it. Raises NotPositiveDefiniteError if P, Λ₀ or Σ is not positive definite.
     """
+    _check_prior(statistics, prior)
     xp, n, k = backend.xp, statistics.count, statistics.cross.shape[1]
     L = row_factor
     if L is None:
@@ -101,3 +98,11 @@ def log_evidence(
     rows = 2 * xp.sum(xp.log(xp.diagonal(L))) - prior.log_determinant
     columns = 2 * xp.sum(xp.log(xp.diagonal(R)))
     return -(n * (k * log(2 * pi) + columns) + k * rows + xp.trace(backend.cho_solve(R, quadratic))) / 2
+
+
+def _check_prior(statistics: LayerStatistics, prior: Prior) -> None:
+    if prior.mean.shape != statistics.cross.shape or prior.precision.shape != statistics.gram.shape:
+        raise InvalidArgumentError(
+            f"prior must have mean {statistics.cross.shape} and precision {statistics.gram.shape}, "
+            f"got {prior.mean.shape} and {prior.precision.shape}"
+        )

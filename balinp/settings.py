@@ -25,7 +25,8 @@ class Settings:
     prior_precision: τ/fan-in (λ for the tied prior); with evidence=True where it starts.
     evidence: re-estimate τ of each layer by MacKay's fixed point.
     rate: β, the weight of the newest batch in the moving averages; the averages start bias-corrected, max(β, 1/(t+1)).
-    step_scale: the share of the way to the layer's new posterior mean that one iteration goes, β included.
+    step_scale: the share of the way to the layer's new posterior mean that one iteration goes, β included; None: β_t,
+        which makes the step the moving average over the natural parameters (eq:ema-step).
     warmup: iterations at the mean, with noise and prior held fixed, before sampling and re-estimation begin.
     tempering: covariances are multiplied by min(max_temperature, tempering · N · outputs / effective parameters);
     None: never.
@@ -50,7 +51,7 @@ class Settings:
     prior_precision: float = 0.1
     evidence: bool = True
     rate: float = 0.3
-    step_scale: float = 0.15
+    step_scale: float | None = 0.15
     warmup: int = 10
     tempering: float | None = 0.5
     max_temperature: float = 0.25
@@ -59,7 +60,7 @@ class Settings:
     learn_noise: bool = True
     trust_region: bool = False
     batch_size: int | None = None
-    block_rows: int = 16384
+    block_rows: int = 2048
     max_iterations: int = 600
     tolerance: float = 0.01
     patience: int = 60
@@ -73,8 +74,9 @@ class Settings:
             raise InvalidArgumentError(f"noise='residual' goes with step='gradient' only, got step={self.step!r}")
         for name in ("step_size", "prior_precision", "noise_floor", "max_temperature"):
             _number(name, getattr(self, name), 0, float("inf"))
-        for name in ("rate", "step_scale"):
-            _number(name, getattr(self, name), 0, 1, closed=True)
+        _number("rate", self.rate, 0, 1, closed=True)
+        if self.step_scale is not None:
+            _number("step_scale", self.step_scale, 0, 1, closed=True)
         if self.tempering is not None:
             _number("tempering", self.tempering, 0, float("inf"))
         for name in ("damping", "tolerance"):
@@ -153,7 +155,7 @@ PRESETS = {
         prior_precision=1.0,
         evidence=False,
         rate=1.0,
-        step_scale=1.0,
+        step_scale=None,
         warmup=0,
         tempering=None,
         learn_noise=False,

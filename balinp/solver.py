@@ -6,7 +6,7 @@ The regression of a layer is done in coordinates centred on its present mean M: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -88,7 +88,7 @@ def initial_state(
             xp.zeros((0, d), dtype=dtype), xp.zeros((0, k), dtype=dtype), backend=mlp.backend
         )
         layers.append(LayerState(posterior, empty, float(scale)))
-    return BALIState(mlp, likelihood, tuple(layers), 0.0, settings.step_scale)
+    return BALIState(mlp, likelihood, tuple(layers), 0.0, settings.step_scale or 1.0)
 
 
 @dataclass(frozen=True)
@@ -152,13 +152,14 @@ def bali_step(
     """
     mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
     rate = max(settings.rate, 1 / (t + 1))
-    sampled = settings.gradients == "sampled" and len(state.layers) > 1  # one layer is exact: nothing to sample for
+    # one layer is exact: nothing to sample for
+    sampled = settings.gradients == "sampled" and len(state.layers) > 1 and state.temperature > 0
     weights = state.sample_weights(generator) if sampled else state.means
     sums = data_sums(mlp, likelihood, weights, x, y, generator, settings, sample_weight)
     count = sums.layers[0].count
     if not sums.loss < float("inf"):  # NaN as well
         raise DivergenceError(
-            f"the training loss became {sums.loss} in iteration {t}; lower step_scale (now {settings.step_scale:g})"
+            f"the training loss became {sums.loss} in iteration {t}; lower step_scale (now {settings.step_scale})"
         )
     n = count if total is None else total
     regressions = []
@@ -167,27 +168,26 @@ def bali_step(
             regressions.append(layer_regression(layer, batch.scale(n / count), rate, settings))
         except NotPositiveDefiniteError as error:
             raise error.in_layer(l) from None
-    scale, next_scale = settings.step_scale, settings.step_scale
+    scale = next_scale = largest = rate if settings.step_scale is None else settings.step_scale
     if settings.trust_region:
-        scale, next_scale = _trusted_scale(
-            state, weights, regressions, sums.loss, n / count, x, y, settings, sample_weight
-        )
+
+        def objective(scale: float) -> float:
+            moved = [w + scale * r.posterior.mean for w, r in zip(weights, regressions)]
+            loss = data_loss(mlp, likelihood, moved, x, y, settings, sample_weight)
+            return n / count * loss + _penalty(state.layers, regressions, scale, settings.prior)
+
+        before = n / count * sums.loss + _penalty(state.layers, regressions, 0.0, settings.prior)
+        scale, next_scale = trusted_scale(objective, before, min(state.step_scale, largest), largest)
     layers = [_moved(layer, regression, scale, settings.prior) for layer, regression in zip(state.layers, regressions)]
-    gammas = [layer.effective_parameters for layer in layers]
+    gammas, most = [layer.effective_parameters for layer in layers], n * mlp.widths[-1]
     heat = temperature(gammas, n, mlp.widths[-1], settings) if t + 1 >= settings.warmup else 0.0
     if settings.evidence and t + 1 >= settings.warmup:
-        layers = [
-            _reweighed(layer, r, rate, 0.9 * n * mlp.widths[-1], settings.prior)
-            for layer, r in zip(layers, regressions)
-        ]
+        layers = [_reweighed(layer, r, rate, 0.9 * most, settings.prior) for layer, r in zip(layers, regressions)]
     if isinstance(likelihood, Gaussian) and settings.learn_noise and t >= settings.warmup:
         residual = sums.squared_residual / count
         if not sampled:  # a draw's residual carries the weights' uncertainty; the mean's lacks it
-            residual = residual + likelihood.noise_variance * (heat * sum(gammas) / (n * mlp.widths[-1]))
-        variance = (1 - rate) * likelihood.noise_variance + rate * residual  # eq:noise-update
-        likelihood = likelihood.with_noise_variance(
-            mlp.backend.xp.maximum(variance, settings.noise_floor).astype(x.dtype)
-        )
+            residual = residual + likelihood.noise_variance * (heat * sum(gammas) / most)
+        likelihood = likelihood.moved_towards(residual, rate, settings.noise_floor)
     return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, sums.loss / count)
 
 
@@ -206,39 +206,26 @@ def _reweighed(layer: LayerState, regression: LayerRegression, rate: float, most
     return replace(layer, prior_precision=tau)
 
 
-def _trusted_scale(
-    state: BALIState,
-    weights: Sequence[Array],
-    regressions: Sequence[LayerRegression],
-    loss: float,
-    multiple: float,
-    x: Array,
-    y: Array,
-    settings: Settings,
-    sample_weight: Array | None,
+def _penalty(layers: Sequence[LayerState], regressions: Sequence[LayerRegression], scale: float, prior: str) -> float:
+    """The priors' ½ τ‖M‖², or ½ λ tr(S⁻¹MᵀM), with every mean ``scale`` of the way along its step."""
+    total = 0.0
+    for layer, r in zip(layers, regressions):
+        mean = layer.posterior.mean + scale * r.posterior.mean
+        total += layer.prior_precision * prior_norm(mean, r.step, prior, layer.posterior.backend) / 2
+    return total
+
+
+def trusted_scale(
+    objective: Callable[[float], float], before: float, start: float, largest: float
 ) -> tuple[float, float]:
-    """(scale to take, scale to try next): cut by 0.3 until the objective falls, grown by 1.5 after success.
-    (eq:trust-region)
+    """(scale to take, scale to try next): cut by 0.3 until the objective falls, grown by 1.5 after.   (eq:trust-region)
 
-    Objective: N/m ∑ℓ_n at ``weights`` (the mean, or the draw that the gradients were taken at, moved along) plus the
-    prior's
-    ½ τ‖M‖² or ½ λ tr(S⁻¹MᵀM); σ², τ and S held fixed. A step that never lowers it is not taken (scale 0).
+    ``objective(scale)``: N/m ∑ℓ_n at the weights that the gradients were taken at, moved ``scale`` of the way, plus the
+    priors' terms; σ², τ and S are held fixed. ``before`` is its value at 0. A step that never lowers it is not taken.
     """
-
-    def penalty(scale: float) -> float:
-        terms = zip(state.layers, regressions)
-        return sum(
-            layer.prior_precision
-            * prior_norm(layer.posterior.mean + scale * r.posterior.mean, r.step, settings.prior, state.mlp.backend)
-            / 2
-            for layer, r in terms
-        )
-
-    before, scale = multiple * loss + penalty(0.0), state.step_scale
+    scale = start
     for _ in range(12):
-        moved = [w + scale * r.posterior.mean for w, r in zip(weights, regressions)]
-        after = multiple * data_loss(state.mlp, state.likelihood, moved, x, y, settings, sample_weight) + penalty(scale)
-        if after <= before:
-            return scale, min(1.5 * scale, settings.step_scale)
+        if objective(scale) <= before:
+            return scale, min(1.5 * scale, largest)
         scale *= 0.3
     return 0.0, scale

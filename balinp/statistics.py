@@ -6,10 +6,11 @@ learning a decay: all of them are ``+``, ``scale`` and ``decay`` on LayerStatist
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import NUMPY, Array, Backend
+from .backend import NUMPY, Array, Backend, plain
 from .errors import InvalidArgumentError
 
 
@@ -47,6 +48,9 @@ class LayerStatistics:
         count: Any = float(len(inputs))
         left, right, z = inputs, targets, probes
         if weights is not None:
+            weights = backend.asarray(weights, dtype=inputs.dtype)
+            if bool(backend.xp.any(weights < 0)):
+                raise InvalidArgumentError(f"weights must not be negative, got {float(backend.xp.min(weights)):g}")
             count = float(backend.xp.sum(weights))
             root = backend.xp.sqrt(weights)[:, None]  # both factors scaled, so that Gram matrices stay symmetric
             left, right = root * inputs, root * targets
@@ -57,33 +61,34 @@ class LayerStatistics:
 
     def __add__(self, other: LayerStatistics) -> LayerStatistics:
         """The statistics of both sets of rows together."""
-        return self._combine(other, 1.0, 1.0)
+        return self._combine(other, lambda a, b: a + b)
 
     def scale(self, weight: Any) -> LayerStatistics:
         """Every row counted ``weight`` times."""
-        return self._map(lambda sums: weight * sums)
+        factor = plain(weight)
+        return self._map(lambda sums: factor * sums)
 
     def decay(self, other: LayerStatistics, rate: Any) -> LayerStatistics:
         """(1 − rate)·self + rate·other: one step of the exponential moving average.   (eq:ema)"""
-        return self._combine(other, 1 - rate, rate)
+        new = plain(rate)
+        return self._combine(other, lambda a, b: (1 - new) * a + new * b)
 
     def map_targets(self, matrix: Array) -> LayerStatistics:
         """The statistics of targets T·matrix instead of T; matrix (K, K)."""
         cross, target_gram = self.cross @ matrix, matrix.T @ self.target_gram @ matrix
         return LayerStatistics(self.count, self.gram, cross, target_gram, self.curvature)
 
-    def _map(self, f: Any) -> LayerStatistics:
+    def _map(self, f: Callable[[Any], Any]) -> LayerStatistics:
         return LayerStatistics(f(self.count), f(self.gram), f(self.cross), f(self.target_gram), f(self.curvature))
 
-    def _combine(self, other: LayerStatistics, mine: Any, theirs: Any) -> LayerStatistics:
+    def _combine(self, other: LayerStatistics, f: Callable[[Any, Any], Any]) -> LayerStatistics:
         if self.gram.shape != other.gram.shape or self.cross.shape != other.cross.shape:
             got = f"{self.cross.shape} and {other.cross.shape}"
             raise InvalidArgumentError(f"statistics of one layer only can be added: got cross products of shapes {got}")
-        pairs = (
-            (self.count, other.count),
-            (self.gram, other.gram),
-            (self.cross, other.cross),
-            (self.target_gram, other.target_gram),
-            (self.curvature, other.curvature),
+        return LayerStatistics(
+            f(self.count, other.count),
+            f(self.gram, other.gram),
+            f(self.cross, other.cross),
+            f(self.target_gram, other.target_gram),
+            f(self.curvature, other.curvature),
         )
-        return LayerStatistics(*(mine * a + theirs * b for a, b in pairs))

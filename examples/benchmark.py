@@ -2,11 +2,11 @@
 
 Run: python examples/benchmark.py [--data FOLDER] [--seeds 5] [--out FILE]
 
-FOLDER holds uci_NAME.npz files (arrays X, y) for boston, energy, wine, yacht and power; without it the sample data (yacht) and
-scikit-learn's own sets (diabetes, digits) are run, and the table says what is missing.
+FOLDER holds uci_NAME.npz files (arrays X, y) for boston, energy, wine, yacht and power; without it the sample data
+(yacht) and scikit-learn's own sets (diabetes, digits) are run, and the table says what is missing.
 
-Protocol: regression, split s = default_rng(s).permutation(N), the first round(0.9 N) rows train; one hidden layer of 50;
-NLL in nats per row and RMSE in original units, mean ± standard error over the splits. Digits, X/16, 80/20, two hidden
+Protocol: regression, split s = default_rng(s).permutation(N), the first round(0.9 N) rows train; one hidden layer of
+50; NLL in nats a row and RMSE in original units, mean ± standard error over the splits. Digits, X/16, 80/20, two hidden
 layers of 100; calibration error with 15 equal-width bins; AUROC by predictive entropy of the test rows against
 the same rows under one pixel permutation, default_rng(1000 + s), and against uniform noise, default_rng(2000 + s).
 """

@@ -1,0 +1,160 @@
+"""One pass over the data: block sums, weights, the curvature probe."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balinp import MLP, Categorical, Gaussian, InvalidArgumentError, Settings
+from balinp.passes import block_sums, blocks, data_loss, data_sums
+from balinp.testing.gradients import dense_ggn, weight_jacobians
+from balinp.testing.residuals import THRESHOLD, assert_residual, comparison_residual
+
+EPS = np.finfo(float).eps
+
+
+def problem(kind="gaussian", widths=(3, 4, 2), n=11, activation="tanh", seed=0):
+    generator = np.random.default_rng(seed)
+    mlp = MLP(widths, activation)
+    weights = [generator.standard_normal(shape) for shape in mlp.shapes]
+    x, k = generator.standard_normal((n, widths[0])), widths[-1]
+    if kind == "gaussian":
+        return mlp, Gaussian(np.linspace(0.5, 1, k)), weights, x, generator.standard_normal((n, k))
+    return mlp, Categorical(), weights, x, generator.integers(0, k, n)
+
+
+def arrays(sums):
+    layers = [(s.gram, s.cross, s.target_gram, s.curvature) for s in sums.layers]
+    return [np.asarray(a) for a in (*itertools.chain(*layers), sums.loss, sums.squared_residual)]
+
+
+def worst(one, other, rows):
+    """The largest residual ratio of two sums over ``rows`` rows, whose terms are of order one."""
+    assert [a.count for a in one.layers] == pytest.approx([b.count for b in other.layers], rel=THRESHOLD * EPS)
+    return max(comparison_residual(a, b, scale=1.0, size=rows) for a, b in zip(arrays(one), arrays(other)))
+
+
+@pytest.mark.equation("eq:block-sum")
+@given(data=st.data(), kind=st.sampled_from(["gaussian", "categorical"]), weighted=st.booleans())
+def test_any_blocks_sum_to_the_whole(data, kind, weighted):
+    mlp, likelihood, weights, x, y = problem(kind, seed=data.draw(st.integers(0, 99)))
+    noise = np.sign(np.random.default_rng(1).standard_normal((len(x), 2)))
+    w = np.random.default_rng(2).uniform(0.5, 2, len(x)) if weighted else None
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(x) - 1), max_size=6)))
+    whole = block_sums(mlp, likelihood, weights, x, y, noise, w)
+    parts = [
+        block_sums(mlp, likelihood, weights, x[a:b], y[a:b], noise[a:b], None if w is None else w[a:b])
+        for a, b in zip([0, *cuts], [*cuts, len(x)])
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    assert_residual(worst(total, whole, len(x)), f"{kind} sums over blocks cut at {cuts}", "eq:block-sum")
+
+
+@pytest.mark.equation("eq:block-sum")
+@pytest.mark.parametrize("kind", ["gaussian", "categorical"])
+@pytest.mark.parametrize("step", ["natural", "gradient"])
+def test_block_rows_change_neither_the_sums_nor_the_draws(kind, step):
+    mlp, likelihood, weights, x, y = problem(kind, n=37)
+
+    def sums(block_rows):
+        generator = np.random.default_rng(5)
+        settings = Settings(step=step, block_rows=block_rows)
+        return data_sums(mlp, likelihood, weights, x, y, generator, settings, None), generator.standard_normal()
+
+    whole, after = sums(10**6)
+    for block_rows in (1, 2, 5, 36, 37):
+        part, drawn = sums(block_rows)
+        assert drawn == after  # the generator is left in the same place
+        assert_residual(worst(part, whole, len(x)), f"{kind} sums over blocks of {block_rows}", "eq:block-sum")
+    assert any(np.any(layer.curvature) for layer in whole.layers[:-1]) == (step == "natural")
+
+
+@pytest.mark.equation("eq:statistics")
+@pytest.mark.parametrize("kind", ["gaussian", "categorical"])
+def test_weight_two_is_a_duplicated_row(kind):
+    mlp, likelihood, weights, x, y = problem(kind)
+    noise = np.sign(np.random.default_rng(1).standard_normal((len(x), 2)))
+    w = np.ones(len(x))
+    w[[1, 4]], w[7] = 2, 0
+    rows = [n for n in range(len(x)) for _ in range(int(w[n]))]
+    weighted = block_sums(mlp, likelihood, weights, x, y, noise, w)
+    repeated = block_sums(mlp, likelihood, weights, x[rows], y[rows], noise[rows])
+    assert_residual(worst(weighted, repeated, len(x)), f"{kind} sums of duplicated rows", "eq:statistics")
+    w[1] = 1  # negative control: one row's weight forgotten
+    forgotten = block_sums(mlp, likelihood, weights, x, y, noise, w)
+    pairs = list(zip(arrays(forgotten), arrays(repeated)))[:8]
+    assert all(comparison_residual(a, b, size=len(x)) > THRESHOLD for a, b in pairs)
+
+
+@pytest.mark.equation("eq:output-curvature")
+@pytest.mark.equation("eq:curvature-probe")
+@pytest.mark.parametrize("kind", ["gaussian", "categorical"])
+@pytest.mark.parametrize("widths", [(2, 3, 1), (2, 3, 2), (2, 2, 3, 2)])
+def test_curvature_probe_is_unbiased(kind, widths):
+    """Averaged over every sign vector, the same for all rows, it is ∑_n J_lᵀ B J_l from dense Jacobians."""
+    mlp, likelihood, weights, x, y = problem(kind, widths, n=6)
+    k = widths[-1]
+    noises = [np.tile(s, (len(x), 1)) for s in itertools.product([-1.0, 1.0], repeat=k)]
+
+    def average(scale):
+        draws = [block_sums(mlp, likelihood, weights, x, y, scale * noise) for noise in noises]
+        return [np.mean([d.layers[l].curvature for d in draws], axis=0) for l in range(len(weights))]
+
+    B = likelihood.curvature(mlp.forward(weights, x).outputs[-1])
+    controls = average(1.01)
+    for l, (got, J) in enumerate(zip(average(1.0), weight_jacobians(mlp, weights, x))):
+        d, width = mlp.shapes[l]
+        J = J[:, :, np.arange(width) * d + d - 1]  # ∂h_L/∂(bias of layer l) = ∂h_L/∂h_l
+        expected = np.einsum("nai,nab,nbj->ij", J, B, J)
+        ratio = comparison_residual(got, expected, scale=EPS, size=len(x))
+        assert_residual(ratio, f"mean curvature of layer {l}", "eq:curvature-probe")
+        hidden = l < len(weights) - 1 and np.any(expected)  # one class: no curvature at all
+        assert not hidden or comparison_residual(controls[l], expected, size=len(x)) > THRESHOLD
+
+
+@pytest.mark.equation("eq:curvature-probe")
+def test_curvature_is_the_bias_block_of_the_dense_ggn():
+    mlp, likelihood, weights, x, y = problem(widths=(2, 3, 1), n=6)
+    sums = block_sums(mlp, likelihood, weights, x, y, np.ones((6, 1)))  # a scalar output: any sign gives the same
+    d, k = mlp.shapes[0]
+    biases = np.arange(k) * d + d - 1
+    expected = dense_ggn(mlp, likelihood, weights, x)[np.ix_(biases, biases)]
+    ratio = comparison_residual(sums.layers[0].curvature, expected, size=6)
+    assert_residual(ratio, "curvature of the first layer", "eq:curvature-probe")
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "categorical"])
+@pytest.mark.parametrize("block_rows", [1, 4, 100])
+def test_loss_and_residual(kind, block_rows):
+    mlp, likelihood, weights, x, y = problem(kind)
+    w = np.random.default_rng(2).uniform(0.5, 2, len(x))
+    settings = Settings(block_rows=block_rows)
+    h = mlp.forward(weights, x).outputs[-1]
+    each = likelihood.loss(h, y)
+    got = (
+        data_loss(mlp, likelihood, weights, x, y, settings, w),
+        data_loss(mlp, likelihood, weights, x, y, settings, None),
+    )
+    for value, expected in zip(got, (w @ each, each.sum())):
+        assert_residual(abs(value - expected) / (EPS * np.abs(each).sum()), f"{kind} loss", "eq:block-sum")
+    sums = block_sums(mlp, likelihood, weights, x, y, None, w)
+    assert sums.loss == pytest.approx(w @ each, rel=THRESHOLD * EPS)
+    if kind == "gaussian":
+        assert np.allclose(sums.squared_residual, w @ (y - h) ** 2, rtol=1e-13)
+
+
+def test_blocks_cover_every_row_once_in_order():
+    for rows, block_rows in itertools.product((1, 2, 7, 8), (1, 3, 7, 9)):
+        slices = list(blocks(rows, block_rows))
+        assert [n for s in slices for n in range(s.start, s.stop)] == list(range(rows))
+        assert max(s.stop - s.start for s in slices) <= block_rows
+
+
+def test_no_rows_are_refused():
+    mlp, likelihood, weights, x, y = problem()
+    with pytest.raises(InvalidArgumentError, match="at least one row"):
+        data_sums(mlp, likelihood, weights, x[:0], y[:0], np.random.default_rng(0), Settings(), None)
