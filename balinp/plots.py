@@ -53,7 +53,7 @@ def plot_predictions(axes: Any, y: Any, mean: Any, std: Any, name: str = "target
     axes.plot([y.min(), y.max()], [y.min(), y.max()], "k--", lw=1, label="predicted = true", zorder=3)
     axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
     axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
-    axes.legend(loc="upper left", frameon=False)
+    _legend(axes)
     return axes
 
 
@@ -75,23 +75,26 @@ def plot_reliability(axes: Any, labels: Any, probabilities: Any, bins: int = 10)
     error = np.sqrt(smooth * (1 - smooth) / (n + 2))
     reach = [np.maximum(share - np.maximum(smooth - error, 0), 0), np.maximum(np.minimum(smooth + error, 1) - share, 0)]
     low = 1 / p.shape[1]
-    axes.plot([low, 1], [low, 1], "k--", lw=1, label="perfectly calibrated")
-    axes.errorbar(
-        x, share, yerr=reach, fmt="o", color=_BLUE, mfc="white", capsize=3, label="test rows, ± 1 standard error"
-    )
+    (line,) = axes.plot([low, 1], [low, 1], "k--", lw=1, label="calibrated")
+    bars = axes.errorbar(x, share, yerr=reach, fmt="o", color=_BLUE, mfc="white", capsize=3)
+    bars.set_label("test rows ± 1 std. error, with their number")
     for xi, si, ni in zip(x, share, n):
-        axes.annotate(f"{ni}", (xi, si), xytext=(-5, -4), textcoords="offset points", ha="right", va="top", fontsize=8)
-    axes.plot([], [], " ", label=f"numbers: rows in the bin, {len(p)} in all")
+        axes.annotate(
+            f"{ni}", (xi, si), (-6, -5), textcoords="offset points", ha="right", va="top", fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )  # fmt: skip
     axes.set(
         xlabel="confidence (probability of the predicted class)", ylabel="share predicted right", ylim=(-0.04, 1.04)
     )
     axes.set_xlim(max(0, low - 0.04), 1.04)
-    axes.legend(loc="lower right" if share.min() > 0.4 else "upper left", frameon=False)
+    _legend(axes, [line, bars])
     return axes
 
 
 def plot_history(axes: Any, history: Sequence[IterationRecord]) -> Any:
     """Training and, where it was watched, test NLL in nats per row over iterations, on a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     iterations = [record.iteration for record in history]
     lone = "o" if len(history) == 1 else ""
     axes.plot(
@@ -102,13 +105,20 @@ def plot_history(axes: Any, history: Sequence[IterationRecord]) -> Any:
             iterations, [r.test_nll for r in history], "--" + lone, color=_ORANGE, lw=1.8, label="test (10 draws)"
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     values = np.array([(r.train_nll, r.train_nll if r.test_nll is None else r.test_nll) for r in history])
-    # a first iteration may be wrong by thousands of nats; the axis shows where the fit arrives
-    after = values[len(values) // 20 :]
-    low, high = float(values.min()), float(max(after.max(), np.median(values)))
-    axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.15 * (high - low or 1))
-    axes.set(xlabel="iteration (log scale)", ylabel="negative log-likelihood (nats per row)")
-    axes.legend(loc="upper right", frameon=False)
+    start = len(values) // 20  # the first losses can be a hundred times the last ones: then they are left out
+    low, high = float(values.min()), float(values[start:].max())
+    if values.max() > low + 3 * (high - low):
+        axes.set_xlim(iterations[start] * 0.95, iterations[-1] * 1.05)
+    else:
+        start, high = 0, float(values.max())
+    axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
+    left_out = f", the first {iterations[start - 1]} left out" if start else ""
+    axes.set(xlabel=f"iteration (log scale{left_out})", ylabel="negative log-likelihood (nats per row)")
+    _legend(axes)
     return axes
 
 
@@ -127,9 +137,7 @@ def regression_figure(
     return figure
 
 
-def classification_figure(
-    labels: Any, probabilities: Any, history: Sequence[IterationRecord], title: str = ""
-) -> Any:
+def classification_figure(labels: Any, probabilities: Any, history: Sequence[IterationRecord], title: str = "") -> Any:
     """A Figure: the reliability diagram of labels (n,) and probabilities (n, K), then NLL over iterations."""
     figure, axes = _figure(2, title)
     plot_reliability(axes[0], labels, probabilities)
@@ -148,6 +156,12 @@ def _figure(panels: int, title: str) -> tuple[Any, list[Any]]:
         each.grid(alpha=0.25)
         each.spines[["top", "right"]].set_visible(False)
     return figure, list(axes)
+
+
+def _legend(axes: Any, handles: list[Any] | None = None) -> None:
+    """The legend above the axes, where it hides no data."""
+    handles = axes.get_legend_handles_labels()[0] if handles is None else handles
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
 
 
 def _format(path: str | Path) -> str:

@@ -15,6 +15,7 @@ from .backend import NUMPY
 from .errors import InvalidArgumentError
 from .estimators import BALIClassifier, BALIRegressor
 from .predictive import Predictive
+from .table import listed
 
 LEVEL = 0.9  # of the intervals
 _BLOCK = 16 * 1024  # rows predicted at once; a multiple of the predictive's own block, so that the bits are the same
@@ -87,8 +88,8 @@ def _classes(model: BALIClassifier, X: np.ndarray, target: str, y: np.ndarray | 
     unknown = np.setdiff1d(y, model.classes_)
     if len(unknown):
         raise InvalidArgumentError(
-            f"column {target!r} has the label {str(unknown[0])!r}, which is not in the training rows; give the class "
-            f"more rows, merge it with another, or try another --seed"
+            f"column {target!r} has the label {str(unknown[0])!r}, which the model was not fitted on (its classes: "
+            f"{listed([str(label) for label in model.classes_])}); correct it, or fit again with rows of it"
         )
     labels = np.searchsorted(model.classes_, y)
     measures = {

@@ -95,6 +95,14 @@ class Schema:
             )
         return numbers.astype(np.int64)
 
+    def check_model(self, model: Any) -> None:
+        """Raises ModelFileError when a fitted estimator is not one of this schema: the file was put together wrong."""
+        outputs = model.state_.mlp.widths[-1]
+        regression = hasattr(model, "y_scaler_")
+        fits = model.n_features_in_ == self.inputs and regression == (self.task == "regression")
+        if not fits or (outputs if regression else 1) != len(self.targets):
+            raise ModelFileError("the model's columns do not fit its network; fit and save it again")
+
     def to_json(self) -> dict[str, Any]:
         """The schema as a JSON value."""
         return asdict(self)

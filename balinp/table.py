@@ -54,8 +54,9 @@ class Table:
         if values.dtype != object:
             return False
         self.text(name)
-        numbers = [_is_number(cell) for cell in values]
-        if sum(numbers) > len(numbers) / 2:
+        known = {cell: _is_number(cell) for cell in set(values)}
+        numbers = [known[cell] for cell in values]
+        if len(numbers) > sum(numbers) > len(numbers) / 2:
             row = numbers.index(False)
             raise InvalidArgumentError(
                 f"{self.place(row, name)}: {shown(values[row])} is not a number, but most cells of the column are; "
@@ -89,8 +90,9 @@ class Table:
         A column of numbers must have been asked for as text when reading; its original writing is lost otherwise.
         """
         values = self.columns[name]
-        for row, cell in enumerate(values):
-            self._refuse_missing(row, name, cell)
+        if any(cell.lower() in MISSING for cell in set(values)):
+            for row, cell in enumerate(values):
+                self._refuse_missing(row, name, cell)
         return values
 
     def _refuse_missing(self, row: int, name: str, cell: str) -> None:

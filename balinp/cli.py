@@ -1,0 +1,270 @@
+"""The command ``balinp``: fit a table, predict another. Errors are one line and exit code 2, an interrupt is 130."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .errors import BALIError, ConvergenceWarning, InvalidArgumentError
+from .estimators import BALIClassifier, BALIRegressor
+from .options import check_outputs, parser
+from .persistence import load_with_extra, save_estimator, write_atomically
+from .plots import check_picture, classification_figure, regression_figure, save_figure
+from .report import Forecast, aligned, forecast, measure_rows, number, plain
+from .schema import Schema, choose_task
+from .table import Table, listed, read_table
+
+TRAIN_SHARE, LEAST_ROWS = 0.9, 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with ``argv`` (default: the process's arguments); the exit code: 0, 2 (refused), 130 (Ctrl-C).
+
+    A refusal is one line on stderr, ``balinp: error: …``; it raises nothing and leaves no half-written file.
+    """
+    try:
+        arguments = parser().parse_args(argv)
+        (_fit if arguments.command == "fit" else _predict)(arguments)
+        sys.stdout.flush()
+    except BALIError as error:
+        return _fail(str(error))
+    except UnicodeEncodeError as error:
+        return _fail(f"standard output cannot hold {error.object[error.start]!a} in {error.encoding}; use --out")
+    except MemoryError:
+        return _fail("not enough memory for this table; fit fewer rows or a narrower --hidden")
+    except KeyboardInterrupt:
+        print("\nbalinp: interrupted; no file was left half-written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe (head, say) has gone; nothing more can be said to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0)
+    return 0
+
+
+def _fail(message: str) -> int:
+    print("balinp: error:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    check_outputs([arguments.out, arguments.plot], [arguments.table])
+    if arguments.plot is not None:
+        check_picture(arguments.plot)
+    table, schema, reason = _read_for_fit(arguments)
+    X, y = schema.encode(table), schema.target(table)
+    order, n = np.random.default_rng(arguments.seed).permutation(len(table)), round(TRAIN_SHARE * len(table))
+    train, test = order[:n], order[n:]
+    if schema.task == "classification":
+        _check_classes(schema.targets[0], y[train], y[test])
+    kind = BALIRegressor if schema.task == "regression" else BALIClassifier
+    model: Any = kind(arguments.hidden, max_iterations=arguments.max_iterations, random_state=arguments.seed)
+    start = time.perf_counter()
+    with _notes(), _progress(model, n, not arguments.json) as callback:
+        model.fit(X[train], y[train], test=(X[test], y[test]), callback=callback)
+    seconds = time.perf_counter() - start
+    on_train = forecast(model, X[train], schema.targets, y[train])
+    on_test = forecast(model, X[test], schema.targets, y[test])
+    if arguments.out is not None:
+        save_estimator(model, arguments.out, extra=schema.to_json())
+    if arguments.plot is not None:
+        save_figure(_figure(model, schema, on_test, y[test], Path(arguments.table).name), arguments.plot)
+    facts = {
+        "command": "fit",
+        "version": __version__,
+        "table": arguments.table,
+        "task": schema.task,
+        "task_reason": reason,
+        "targets": list(schema.targets),
+        "columns": [c.name for c in schema.columns],
+        "inputs": schema.inputs,
+        "hidden": list(arguments.hidden),
+        "seed": arguments.seed,
+        "rows": {"train": len(train), "test": len(test)},
+        "train": on_train.measures,
+        "test": on_test.measures,
+        "noise_std": _noise(model, schema),
+        "classes": None if schema.task == "regression" else model.classes_.tolist(),
+        "iterations": model.n_iter_,
+        "converged": model.converged_,
+        "seconds": seconds,
+        "model": arguments.out,
+        "plot": arguments.plot,
+    }
+    _print_json(facts) if arguments.json else _say(_fit_text(facts))
+
+
+def _read_for_fit(arguments: argparse.Namespace) -> tuple[Table, Schema, str]:
+    table = read_table(arguments.table)
+    if len(table) < LEAST_ROWS:
+        raise InvalidArgumentError(f"{table.path} has {len(table)} rows; a fit needs at least {LEAST_ROWS}")
+    task, reason = choose_task(table, arguments.target, arguments.task)
+    return table, Schema.from_table(table, arguments.target, task, arguments.drop), reason
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    check_outputs([arguments.out], [arguments.table, arguments.model])
+    model, extra = load_with_extra(arguments.model)
+    schema = Schema.from_json(extra)
+    schema.check_model(model)
+    table = read_table(arguments.table, schema.text_columns)
+    X = schema.encode(table)
+    result = _measured(model, schema, table, X)
+    content = _csv(result.columns)
+    if arguments.out is not None:
+        write_atomically(arguments.out, lambda file: file.write(content.encode()))
+    facts = {
+        "command": "predict",
+        "version": __version__,
+        "model": arguments.model,
+        "table": arguments.table,
+        "task": schema.task,
+        "targets": list(schema.targets),
+        "rows": len(table),
+        "columns": list(result.columns),
+        "measures": result.measures,
+        "out": arguments.out,
+    }
+    if arguments.json:
+        _print_json(facts if arguments.out is not None else facts | {"predictions": result.columns})
+        return
+    rows = [] if result.measures is None else measure_rows([result.measures])
+    if arguments.out is None:
+        sys.stdout.write(content)
+        if rows:
+            print(aligned(rows), file=sys.stderr)
+    else:
+        _say(aligned([("rows", str(len(table))), *rows, ("predictions", arguments.out)]))
+
+
+def _measured(model: Any, schema: Schema, table: Table, X: np.ndarray) -> Forecast:
+    """The forecast, measured where the table has the whole target; a target that cannot be used is only noted."""
+    if all(name in table.columns for name in schema.targets):
+        try:
+            return forecast(model, X, schema.targets, schema.target(table))
+        except InvalidArgumentError as error:
+            _note(f"the predictions are not measured: {error}")
+    return forecast(model, X, schema.targets)
+
+
+def _check_classes(target: str, train: np.ndarray, test: np.ndarray) -> None:
+    classes = np.unique(train)
+    if len(classes) < 2:
+        raise InvalidArgumentError(
+            f"column {target!r} has one class, {str(classes[0])!r}, in the training rows; a fit needs at least two"
+        )
+    lone = np.setdiff1d(test, classes)
+    if len(lone):
+        raise InvalidArgumentError(
+            f"column {target!r}: all rows of {listed([str(v) for v in lone])} fell among the test rows; give the class "
+            f"more rows, merge it with another, or try another --seed"
+        )
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Warnings as plain lines on stderr, once what they interrupt is done."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        yield
+    for message in dict.fromkeys(_words(warning) for warning in caught):
+        _note(message)
+
+
+def _words(warning: warnings.WarningMessage) -> str:
+    if issubclass(warning.category, ConvergenceWarning):
+        return "the iterations ended before the training loss stopped falling; raise --max-iterations"
+    return str(warning.message)
+
+
+def _note(message: str) -> None:
+    print("balinp: note:", " ".join(message.split()), file=sys.stderr)
+
+
+@contextmanager
+def _progress(model: Any, rows: int, wanted: bool) -> Iterator[Callable[[Any, Any], None] | None]:
+    """A callback that moves a progress bar, when stderr is a terminal and tqdm (extra ``progress``) is installed."""
+    if not (wanted and sys.stderr.isatty()):
+        yield None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield None
+        return
+    most = model._fit_settings(rows).max_iterations
+    with tqdm(total=most, desc="fit (at most)", unit="it", leave=False, file=sys.stderr) as bar:
+
+        def move(state: Any, record: Any) -> None:
+            bar.total = max(most, record.iteration)
+            bar.set_postfix_str(f"test NLL {number(record.test_nll)}", refresh=False)
+            bar.update(record.iteration - bar.n)
+
+        yield move
+
+
+def _noise(model: Any, schema: Schema) -> dict[str, float] | None:
+    if schema.task == "classification":
+        return None
+    return dict(zip(schema.targets, map(float, np.sqrt(model.noise_variance_))))
+
+
+def _figure(model: Any, schema: Schema, on_test: Forecast, y: np.ndarray, title: str) -> Any:
+    if schema.task == "classification":
+        return classification_figure(on_test.labels, on_test.probabilities, model.history_, title)
+    truth = y.reshape(len(y), -1)
+    return regression_figure(schema.targets, truth, on_test.mean, on_test.std, model.history_, title)
+
+
+def _fit_text(facts: dict[str, Any]) -> str:
+    rows, train, test = facts["rows"], facts["train"], facts["test"]
+    noise = facts["noise_std"] or {}
+    names = {name: "noise std" if len(noise) == 1 else f"noise std, {name}" for name in noise}
+    ended = "converged" if facts["converged"] else "not converged"
+    return aligned(
+        [
+            ("task", f"{facts['task']} of {', '.join(facts['targets'])} ({facts['task_reason']})"),
+            ("rows", f"{rows['train']} train, {rows['test']} test (seed {facts['seed']})"),
+            ("inputs", f"{facts['inputs']} from {len(facts['columns'])} columns"),
+            ("", "train", "test"),
+            *measure_rows([train, test]),
+            *((names[name], number(value)) for name, value in noise.items()),
+            ("iterations", f"{facts['iterations']} ({ended})"),
+            ("seconds", f"{facts['seconds']:.1f}"),
+            ("model", facts["model"] or "not written; --out MODEL.npz writes it"),
+            *([("picture", facts["plot"])] if facts["plot"] else []),
+        ]
+    )
+
+
+def _csv(columns: dict[str, np.ndarray]) -> str:
+    """The columns as CSV text; numbers with as many digits as give back the same bits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(values.tolist() for values in columns.values())))
+    return text.getvalue()
+
+
+def _say(text: str) -> None:
+    """Print a report; names that the terminal has no letters for are escaped, since the work is done already."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _print_json(facts: dict[str, Any]) -> None:
+    print(json.dumps(plain(facts), allow_nan=False))

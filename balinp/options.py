@@ -1,0 +1,109 @@
+"""The command line's arguments, and what can be refused about them before any work begins."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from . import __version__
+from .errors import InvalidArgumentError
+from .schema import TASKS
+
+EXAMPLES = """examples:
+  balinp fit yacht.csv --target residuary_resistance --out yacht.npz --plot yacht.png
+  balinp fit iris.csv --target species --drop id --json
+  balinp fit energy.csv --target heating --target cooling --out energy.npz
+  balinp predict yacht.npz new.csv --out predictions.csv
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InvalidArgumentError(f"{message}; see '{self.prog} --help'")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of ``balinp``. Bad arguments raise InvalidArgumentError; --help and --version SystemExit."""
+    raw = argparse.RawDescriptionHelpFormatter
+    top = _Parser(
+        "balinp",
+        description="Fit a Bayesian neural network to a table by layerwise inference (BALI); predict with uncertainty.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
+    top.add_argument("--version", action="version", version=f"balinp {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    fit = commands.add_parser(
+        "fit",
+        help="fit a table, measure on held-out rows, write the model",
+        description="Fit a CSV table with a header. A random tenth of the rows is held out for testing.\n"
+        "Text columns are one-hot encoded. A target of numbers means regression; one of text, or of at\n"
+        "most ten whole numbers with ten rows each, classification.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
+    fit.add_argument("table", metavar="TABLE.csv", help="the table: UTF-8, commas, a header")
+    fit.add_argument("--target", action="append", required=True, metavar="COLUMN", help="what to predict; repeatable")
+    fit.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="leave a column out; repeatable")
+    fit.add_argument("--task", choices=TASKS, default="auto")
+    fit.add_argument("--out", metavar="MODEL.npz", help="write the model here")
+    fit.add_argument("--plot", metavar="FIT.png", help="draw a picture (needs pip install 'balinp[plot]')")
+    fit.add_argument("--seed", type=_integer(0), default=0, help="of the split and the fit (default 0)")
+    fit.add_argument(
+        "--hidden", type=_widths, default=(50,), metavar="WIDTHS", help="e.g. 50 (default), 100,100, or 0: linear"
+    )
+    fit.add_argument(
+        "--max-iterations", type=_integer(1), metavar="N", help="end the fit after N iterations (whole passes)"
+    )
+    fit.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    predict = commands.add_parser(
+        "predict",
+        help="predict the rows of a table with a fitted model",
+        description="Predict every row of a CSV table, in its order. Columns are found by name, others ignored.\n"
+        "Regression: mean, standard deviations (aleatoric: noise; epistemic: ignorance of the weights;\n"
+        "total) and the normal 90 % interval. Classification: most probable class, probabilities, entropy\n"
+        "in nats. If the table has the target, the predictions are also measured.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
+    predict.add_argument("model", metavar="MODEL.npz", help="a model written by balinp fit --out")
+    predict.add_argument("table", metavar="NEW.csv", help="the rows to predict")
+    predict.add_argument("--out", metavar="PREDICTIONS.csv", help="write here (default: standard output)")
+    predict.add_argument("--json", action="store_true", help="print one JSON object (with the predictions if no --out)")
+    return top
+
+
+def _integer(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    return () if text == "0" else tuple(_integer(1)(width) for width in text.split(","))
+
+
+def check_outputs(outputs: Sequence[str | None], inputs: Sequence[str]) -> None:
+    """Refuse, before the work, outputs that could not be written or would overwrite an input or each other."""
+    taken = {Path(name).resolve() for name in inputs}
+    for name in outputs:
+        if name is None:
+            continue
+        path = Path(name).resolve()
+        if path in taken:
+            raise InvalidArgumentError(f"{name} would overwrite another file of this command; choose another name")
+        taken.add(path)
+        if not path.parent.is_dir():
+            raise InvalidArgumentError(f"cannot write {name}: there is no folder {path.parent}; create it first")
+        if path.is_dir():
+            raise InvalidArgumentError(f"cannot write {name}: it is a folder; give a file name")
+        if path.exists() and not path.is_file():  # a device would be replaced by the renamed file
+            raise InvalidArgumentError(f"cannot write {name}: it is no ordinary file; give a file name")
+        if not os.access(path.parent, os.W_OK):
+            raise InvalidArgumentError(f"cannot write {name}: no permission in {path.parent}; choose another folder")

@@ -1,0 +1,181 @@
+"""Reading tables and turning columns into inputs: what is understood, and what is refused with its place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from balinp import InvalidArgumentError, ModelFileError, table
+from balinp.schema import Column, Schema, choose_task
+from balinp.table import read_table
+
+
+def write(folder, content, name="t.csv"):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.fixture
+def read(tmp_path):
+    return lambda content, text=(): read_table(write(tmp_path, content), text)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a,b\n1,x\n2.5,y\n",
+        "a,b\r\n1,x\r\n2.5,y\r\n",
+        "a,b\r1,x\r2.5,y\r",
+        b"\xef\xbb\xbfa,b\n1,x\n2.5,y",
+        '"a", b\n\n 1 , "x"\n2.5,y \n\n',
+    ],
+    ids=["plain", "crlf", "cr", "bom, no last line end", "quotes, blanks and blank lines"],
+)
+def test_the_same_table_in_many_writings(read, content):
+    t = read(content)
+    assert list(t.columns) == ["a", "b"]
+    assert t.numbers("a").tolist() == [1, 2.5]
+    assert t.text("b").tolist() == ["x", "y"]
+    assert t.is_text("b")
+    assert not t.is_text("a")
+
+
+def test_quoted_cells_hold_commas_quotes_and_line_ends_and_lines_are_counted(read):
+    t = read('a,b\n"x, ""y""\nz",1\n\nw,2\n')
+    assert t.text("a").tolist() == ['x, "y"\nz', "w"]
+    assert t.lines.tolist() == [2, 5]
+
+
+def test_numbers_come_back_bit_for_bit(read):
+    values = np.random.default_rng(0).standard_normal(1000) * 10.0 ** np.arange(-150, 150, 0.3)
+    assert np.array_equal(read("a,b\n" + "".join(f"{v!r},1\n" for v in values.tolist())).numbers("a"), values)
+
+
+def test_text_that_begins_late_in_the_file_keeps_its_first_cells(read, monkeypatch):
+    monkeypatch.setattr(table, "_CHUNK", 3)
+    cells = ["007", "1.50", "08", "09", "x", "y", "z", "v", "w"]
+    assert read("a,b\n" + "".join(f"{c},1\n" for c in cells)).text("a").tolist() == cells
+    assert read("a,b\n007,1\n", text=["a"]).text("a").tolist() == ["007"]
+
+
+def test_underscores_make_text_not_numbers(read):
+    assert read("a,b\n1_0,1\n2_0,2\n").is_text("a")
+
+
+@pytest.mark.parametrize("cell", ["", " ", "NA", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "#N/A", "-nan"])
+def test_missing_cells_are_refused_by_line_and_column_in_numbers_and_text(read, cell):
+    for other, use in (("1", "numbers"), ("x", "text")):
+        t = read(f"a,b\n{other},1\n{other},1\n{cell},1\n")
+        if cell == "-nan" and use == "text":
+            continue
+        with pytest.raises(InvalidArgumentError, match=r"line 4, column 'a': the cell is missing; .*--drop"):
+            getattr(t, use)("a")
+
+
+def test_numbers_refuse_text_and_infinity_by_line_and_column(read):
+    with pytest.raises(InvalidArgumentError, match=r"line 3, column 'a': '1,5' is not a number"):
+        read('a,b\n1,1\n"1,5",2\n').numbers("a")
+    for cell in ("inf", "-Infinity", "1e999"):
+        with pytest.raises(InvalidArgumentError, match=r"line 2, column 'a': the cell is infinite"):
+            read(f"a,b\n{cell},1\n1,2\n").numbers("a")
+
+
+def test_a_few_bad_cells_among_numbers_are_refused_many_make_text(read):
+    with pytest.raises(InvalidArgumentError, match=r"line 3, column 'a': 'oops' is not a number, but most"):
+        read("a,b\n1,1\noops,2\n3,3\n").is_text("a")
+    assert read("a,b\n1,1\nx,2\ny,3\n").is_text("a")
+
+
+TYPES = "n,c,b,y\n1,red,true,0.5\n2,blue,false,0.25\n3,red,true,1\n"
+
+
+def test_encoding_and_decoding(read):
+    t = read(TYPES)
+    schema = Schema.from_table(t, ["y"], "regression")
+    assert schema.columns == (Column("n"), Column("c", ("blue", "red")), Column("b", ("false", "true")))
+    assert schema.inputs == 5
+    assert schema.text_columns == {"c", "b"}
+    assert schema.encode(t).tolist() == [[1, 0, 1, 0, 1], [2, 1, 0, 1, 0], [3, 0, 1, 0, 1]]
+    assert schema.target(t).tolist() == [0.5, 0.25, 1]
+    assert Schema.from_table(t, ["y", "n"], "regression").target(t).tolist() == [[0.5, 1], [0.25, 2], [1, 3]]
+    assert Schema.from_json(schema.to_json()) == schema
+
+
+def test_columns_are_found_by_name_and_extra_ones_are_ignored(read):
+    schema = Schema.from_table(read(TYPES), ["y"], "regression")
+    other = read("id,b,c,n\n?,false,red,7\n", schema.text_columns)
+    assert schema.encode(other).tolist() == [[7, 0, 1, 1, 0]]
+
+
+def test_categories_that_look_like_numbers_in_a_new_table(read):
+    schema = Schema.from_table(read("c,d,y\n1,1,0\nx,2,0\n1,3,0\ny,4,0\n"), ["y"], "regression")
+    assert schema.columns[0].categories == ("1", "x", "y")
+    assert schema.encode(read("c,d\n1,5\n1,6\n", schema.text_columns)).tolist() == [[1, 0, 0, 5], [1, 0, 0, 6]]
+
+
+def test_labels_are_text_or_whole_numbers(read):
+    t = read("a,c,k,y\n1,u,3,0.5\n2,v,4,1\n3,u,3,2\n4,u,3,2\n")
+    assert Schema.from_table(t, ["c"], "classification").target(t).tolist() == ["u", "v", "u", "u"]
+    labels = Schema.from_table(t, ["k"], "classification").target(t)
+    assert labels.dtype.kind == "i"
+    assert labels.tolist() == [3, 4, 3, 3]
+    with pytest.raises(InvalidArgumentError, match=r"line 2, column 'y': 0\.5 is no class label .*regression"):
+        Schema.from_table(t, ["y"], "classification").target(t)
+
+
+@pytest.mark.parametrize(
+    ("values", "task"),
+    [
+        (["a", "b"] * 10, "classification"),
+        (["true", "false"] * 10, "classification"),
+        ([0, 1] * 10, "classification"),
+        (list(range(10)) * 10, "classification"),
+        (list(range(11)) * 10, "regression"),
+        ([0, 1] * 9, "regression"),
+        ([0, 1] * 10 + [2], "regression"),
+        ([0.5, 1.5] * 10, "regression"),
+        ([3] * 20, "regression"),
+    ],
+)
+def test_automatic_task(read, values, task):
+    t = read("x,y\n" + "".join(f"{i},{v}\n" for i, v in enumerate(values)))
+    assert choose_task(t, ["y"])[0] == task
+    assert choose_task(t, ["y"], "classification")[0] == "classification"
+    assert choose_task(t, ["y", "x"])[0] == "regression" or values[0] in ("a", "true")
+
+
+@pytest.mark.parametrize("value", [None, {}, [], {"columns": 3}, {"columns": [{}]}, "x", {"columns": [], "targets": 1}])
+def test_a_foreign_schema_is_refused(value):
+    with pytest.raises(ModelFileError, match="balinp fit --out"):
+        Schema.from_json(value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is empty; give a CSV"),
+        ("\n\n", "is empty; give a CSV"),
+        ("a,b\n", "header but no rows"),
+        ("1,2\n3,4\n", "no header: .*'1,2'"),
+        ("a,a\n1,2\n", "'a' twice; rename"),
+        ("a,\n1,2\n", "column 2 has no name"),
+        ("a;b\n1;2\n", "uses ';'; save the table with commas"),
+        ("a,b\n1,2\n3\n", "line 3: 1 cells where the header has 2"),
+        ("a,b\n1,2\n3,4,5\n", "line 3: 3 cells where the header has 2"),
+        ("a\n1\n\n2\n", "line 3: the line is blank"),
+        ('a,b\n1,2\n"3,4\n', "line 3: unexpected end of data; check the quotes"),
+        (b"a,b\n1,2\n\xff\xfe,3\n", "line 3: not UTF-8"),
+        (b"PK\x03\x04\0\0", "binary or UTF-16"),
+        ("a,b\n1,2\n".encode("utf-16"), "binary or UTF-16"),
+    ],
+)
+def test_files_that_are_no_tables(read, content, words):
+    with pytest.raises(InvalidArgumentError, match=words):
+        read(content)
+
+
+def test_paths_that_cannot_be_read(tmp_path):
+    for path in (tmp_path, tmp_path / "none.csv"):
+        with pytest.raises(InvalidArgumentError, match=r"cannot read .*give the path"):
+            read_table(path)
