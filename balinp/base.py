@@ -77,10 +77,9 @@ class BALIEstimator(Parameters, ABC):
     ) -> Self:
         """Learn from X (n, d) and y; the inputs are standardised inside.
 
-        ``sample_weight`` (n,): a weight of two counts a row twice. ``test``, a pair like (X, y), is only watched:
-        its NLL
-        goes into history_. ``callback(state, record)`` runs after every iteration and ends the fit by returning True.
-        Raises a BALIError naming the argument, what it got and the remedy; warns with ConvergenceWarning when
+        ``sample_weight`` (n,): a weight of two counts a row twice. ``test``, a pair like (X, y), is only watched: its
+        NLL goes into history_. ``callback(state, record)`` runs after every iteration and ends the fit by returning
+        True. Raises a BALIError naming the argument, what it got and the remedy; warns with ConvergenceWarning when
         max_iterations ends first.
         """
         before = dict(self.__dict__)

@@ -26,11 +26,10 @@ class BALIRegressor(BALIEstimator):
     """Bayesian neural-network regression by BALI: predictions with aleatoric and epistemic uncertainty.
 
     Parameters: hidden_widths (() is Bayesian linear regression), activation ("relu", "tanh", "gelu", "identity"),
-    predictive ("monte_carlo" or "linearized"), draws (of the Monte-Carlo predictive), batch_size ("auto": all rows
-    up to
-    20 000; None: all), max_iterations, shared_noise (one noise variance for all outputs), preset ("literal": the
-    abstract's reading alone), settings (a dict of Settings fields, to change any detail), random_state.
-    After fit also: noise_variance_ (outputs,), in squared units of y.
+    predictive ("monte_carlo" or "linearized"), draws (of the Monte-Carlo predictive), batch_size ("auto": all rows up
+    to 20 000; None: all), max_iterations (rounded up to whole passes over the data), shared_noise (one noise variance
+    for all outputs), preset ("literal": the abstract's reading alone), settings (a dict of Settings fields, to change
+    any detail), random_state. After fit also: noise_variance_ (outputs,), in squared units of y.
     """
 
     _estimator_type = "regressor"
@@ -221,7 +220,7 @@ class BALIClassifier(BALIEstimator):
         return float(np.average(right, weights=as_sample_weight(sample_weight, len(predicted))))
 
     def _automatic(self, rows: int) -> dict[str, Any]:
-        return {"batch_size": 200 if rows < 5_000 else 500}
+        return {"batch_size": 200, "max_iterations": 1000} if rows < 5_000 else {"batch_size": 500}
 
     def _outputs(self) -> int:
         return len(self.classes_)

@@ -45,8 +45,8 @@ def block_sums(
     """Forward and backward pass of one block, summed: gradients G_l as the targets of each layer's statistics.
 
     ``probe_noise`` (N, K_L), entries ±1 or standard normal, estimates the hidden layers' curvature
-    (eq:curvature-probe); None: not
-    wanted. The output layer's curvature is the likelihood's bound itself. Shapes: x (N, D), y (N, K_L) or labels (N,).
+    (eq:curvature-probe); None: not wanted. The output layer's curvature is the likelihood's bound itself. Shapes: x
+    (N, D), y (N, K_L) or labels (N,).
     """
     xp, activations = mlp.backend.xp, mlp.forward(weights, x)
     h = activations.outputs[-1]

@@ -108,7 +108,7 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         foreign = header["format"] != FORMAT
         version = int(header["format_version"])
     except FileNotFoundError as error:
-        raise ModelFileError(f"there is no file {path}") from error
+        raise ModelFileError(f"there is no file {path}; give a model written by save or balinp fit --out") from error
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error}") from error
     except (
@@ -125,7 +125,7 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"{path} is not a balinp model, or is truncated ({type(error).__name__}: {error})"
         ) from error
     if foreign:
-        raise ModelFileError(f"{path} is not a balinp model but {header['format']!r}")
+        raise ModelFileError(f"{path} is not a balinp model but {header['format']!r}; give one written by save")
     if version > VERSION:
         raise ModelFileError(f"{path} has format version {version}; this balinp reads up to {VERSION}: upgrade balinp")
     return header, arrays

@@ -1,5 +1,4 @@
-"""What the fitted network predicts, with aleatoric and epistemic uncertainty apart: in closed form or by Monte
-Carlo."""
+"""What the fitted network predicts, aleatoric and epistemic uncertainty apart: in closed form or by Monte Carlo."""
 
 from __future__ import annotations
 

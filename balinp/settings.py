@@ -13,34 +13,32 @@ STEPS = ("natural", "isotropic", "gradient")
 
 @dataclass(frozen=True)
 class Settings:
-    """How a fit proceeds. All are our choices where the abstract is silent; ``Settings.preset("literal")`` is its
-    bare reading.
+    """How a fit proceeds: our choices where the abstract is silent. ``preset("literal")`` is its bare reading.
 
-    step: the pseudo-target step S and noise Σ of a layer. "natural" S = Σ = (curvature)⁻¹, "isotropic" S = Σ = I/b
-        with b the mean curvature, "gradient" S = αI.
+    step: the pseudo-target step S and noise Σ of a layer. "natural": S = Σ = (curvature)⁻¹; "isotropic": S = Σ = I/b
+        with b the mean curvature; "gradient": S = αI.
     step_size: α, for step="gradient" only.
     noise: "step" takes Σ = S; "residual" (step="gradient" only) the residual covariance of the pseudo-targets.
     gradients: "sampled", at weights drawn from the tempered posterior, or "mean", at the posterior mean.
     prior: "independent", N(0, 1/τ) on every weight, or "tied", precision Σ⁻¹ ⊗ λI.
     prior_precision: τ/fan-in (λ for the tied prior); with evidence=True where it starts.
     evidence: re-estimate τ of each layer by MacKay's fixed point.
-    rate: β, the weight of the newest batch in the moving averages; the averages start bias-corrected, max(β, 1/(t+1)).
+    rate: β, the weight of the newest batch in the moving averages, which start bias-corrected: β_t = max(β, 1/(t+1)).
     step_scale: the share of the way to the layer's new posterior mean that one iteration goes, β included; None: β_t,
-        which makes the step the moving average over the natural parameters (eq:ema-step).
+        which makes the step the moving average over the natural parameters (eq:ema).
     warmup: iterations at the mean, with noise and prior held fixed, before sampling and re-estimation begin.
     tempering: covariances are multiplied by min(max_temperature, tempering · N · outputs / effective parameters);
-    None: never.
-    damping: δ of Σ = (B + δ tr(B)/K · I)⁻¹; only the tied prior needs it.
+        None: never.
+    damping: δ of S = Σ = (B + δ tr(B)/K · I)⁻¹; with the tied prior B may need it to be invertible.
     noise_floor: the smallest noise variance that learning may reach; learn_noise=False keeps it as given.
-    trust_region: the step is cut until the objective falls (at the weights the gradient was taken at) and grows
-        again after success, never above step_scale.
+    trust_region: the step is cut until the objective falls (at the weights the gradient was taken at) and grows again
+        after success, never above step_scale.
     batch_size: rows of a mini-batch; None: all of them.
-    block_rows: rows held in memory at once.
+    block_rows: rows held in memory at once; blocks that fit the cache are also the fastest.
     max_iterations: calls of bali_step, rounded up to whole passes over the data.
-    tolerance, patience: stop when the mean training NLL of the last ``patience`` iterations (with mini-batches: as many
+    tolerance, patience: stop when the mean training NLL of the last ``patience`` iterations (with mini-batches as many
         whole passes, three at least) is less than ``tolerance`` nats below that of the ``patience`` before;
-        tolerance 0:
-        never.
+        tolerance 0: never.
     """
 
     step: str = "natural"

@@ -145,10 +145,9 @@ def bali_step(
 ) -> BALIState:
     """One iteration on a batch: the whole data, or m rows that stand for ``total`` = N.   (eq:iteration)
 
-    Shapes: x (m, D), y (m, K) or labels (m,), sample_weight (m,). ``generator`` is a numpy Generator; it is asked
-    for one
-    weight draw per layer (once sampling has begun), then for probe noise in row order, so block_rows changes no draw.
-    Raises NotPositiveDefiniteError naming the layer, DivergenceError when the loss is no longer finite.
+    Shapes: x (m, D), y (m, K) or labels (m,), sample_weight (m,). ``generator`` is a numpy Generator; it is asked for
+    one weight draw per layer (once sampling has begun), then for probe noise in row order, so block_rows changes no
+    draw. Raises NotPositiveDefiniteError naming the layer, DivergenceError when the loss is no longer finite.
     """
     mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
     rate = max(settings.rate, 1 / (t + 1))

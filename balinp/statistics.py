@@ -18,8 +18,8 @@ from .errors import InvalidArgumentError
 class LayerStatistics:
     """Sums over the rows of one layer's regression of targets T (N, K) on inputs A (N, D).   (eq:statistics)
 
-    count ∑ w_n, gram AᵀA (D, D), cross AᵀT (D, K), target_gram TᵀT (K, K) and curvature ZᵀZ (K, K), the Gram
-    matrix of back-propagated probe rows Z (zero when there were none); row n weighted by w_n throughout.
+    count ∑ w_n, gram AᵀA (D, D), cross AᵀT (D, K), target_gram TᵀT (K, K) and curvature ZᵀZ (K, K), the Gram matrix
+    of back-propagated probe rows Z (zero when there were none); row n weighted by w_n throughout.
     """
 
     count: Any

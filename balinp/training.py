@@ -24,9 +24,8 @@ class IterationRecord:
     iteration counts the calls of bali_step so far.
 
     train_nll is the mean loss the iteration met, at the weights its gradients were taken at; test_nll that of a
-    ten-draw Monte-Carlo
-    predictive. The tuples run over the layers; noise_variance over the outputs (empty for classes). seconds is time
-    since the start.
+    ten-draw Monte-Carlo predictive. The tuples run over the layers; noise_variance over the outputs (empty for
+    classes). seconds is time since the start.
     """
 
     iteration: int
@@ -66,11 +65,10 @@ def fit(
     """Repeat ``bali_step`` until the training loss stops falling or the budget ends.   (eq:iteration)
 
     Shapes: x (N, D), y (N, K) or class indices (N,), sample_weight (N,); ``test`` a pair like (x, y). ``settings``,
-    or ``preset``
-    ("literal": the abstract's reading alone). ``state`` continues an earlier fit. ``callback(state, record)`` runs
-    after every
-    iteration and ends the fit by returning True. ``generator`` is a numpy Generator: the same seed gives the same bits.
-    Warns with ConvergenceWarning when the budget of iterations ends first; raises as bali_step does.
+    or ``preset`` ("literal": the abstract's reading alone). ``state`` continues an earlier fit. ``callback(state,
+    record)`` runs after every iteration and ends the fit by returning True. ``generator`` is a numpy Generator: the
+    same seed gives the same bits. Warns with ConvergenceWarning when the budget of iterations ends first; raises as
+    bali_step does.
     """
     if settings is not None and preset is not None:
         raise InvalidArgumentError("give settings or preset, not both; Settings.preset(name, ...) joins them")
