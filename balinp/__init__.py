@@ -14,6 +14,7 @@ from .errors import (
     NotPositiveDefiniteError,
 )
 from .estimators import BALIClassifier, BALIRegressor
+from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian
 from .matrix_normal import MatrixNormal
 from .mlp import MLP, Activations
@@ -43,6 +44,7 @@ __all__ = [
     "DivergenceError",
     "FitResult",
     "Gaussian",
+    "Heteroscedastic",
     "InvalidArgumentError",
     "InvalidTypeError",
     "IterationRecord",

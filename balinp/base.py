@@ -150,8 +150,8 @@ class BALIEstimator(Parameters, ABC):
             raise
 
     def _one_step(self, X: Any, y: Any, sample_weight: Any, first: bool) -> Self:
+        self._check_parameters()
         if first:
-            self._check_parameters()
             x, targets, weight = self._prepare_data(X, y, sample_weight)
             self._generator = as_generator(self.random_state)
             self._predict_seed = int(self._generator.integers(2**63))
@@ -191,7 +191,7 @@ class BALIEstimator(Parameters, ABC):
         return x, targets
 
     def _network(self) -> MLP:
-        return MLP((self.n_features_in_, *self.hidden_widths, self._outputs()), self.activation, NUMPY)
+        return MLP((self.n_features_in_, *self.hidden_widths, self._network_outputs()), self.activation, NUMPY)
 
     def _fit_settings(self, rows: int) -> Settings:
         changes: dict[str, Any] = {}
@@ -234,6 +234,9 @@ class BALIEstimator(Parameters, ABC):
 
     @abstractmethod
     def _outputs(self) -> int: ...
+
+    def _network_outputs(self) -> int:
+        return self._outputs()
 
     @abstractmethod
     def _likelihood(self) -> Likelihood: ...

@@ -9,8 +9,10 @@ import numpy as np
 
 from .base import BALIEstimator
 from .errors import InvalidArgumentError
+from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian
 from .predictive import Predictive, predict_monte_carlo
+from .settings import Settings
 from .training import IterationRecord
 from .validation import (
     Standardizer,
@@ -29,7 +31,8 @@ class BALIRegressor(BALIEstimator):
     predictive ("monte_carlo" or "linearized"), draws (of the Monte-Carlo predictive), batch_size ("auto": all rows up
     to 20 000; None: all), max_iterations (rounded up to whole passes over the data), shared_noise (one noise variance
     for all outputs), preset ("literal": the abstract's reading alone), settings (a dict of Settings fields, to change
-    any detail), random_state. After fit also: noise_variance_ (outputs,), in squared units of y.
+    any detail), random_state, noise ("constant", or "input-dependent": the network learns a log-variance for every
+    target beside its mean). After fit with constant noise also: noise_variance_ (outputs,), in squared units of y.
     """
 
     _estimator_type = "regressor"
@@ -47,11 +50,13 @@ class BALIRegressor(BALIEstimator):
         preset: str | None = None,
         settings: dict[str, Any] | None = None,
         random_state: Any = None,
+        noise: str = "constant",
     ):
         super().__init__(
             hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings, random_state
         )
         self.shared_noise = shared_noise
+        self.noise = noise
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """One iteration on a batch of a stream: older data fade by the moving average's rate.
@@ -74,9 +79,11 @@ class BALIRegressor(BALIEstimator):
         self._check_fitted()
         generator = as_generator(random_state)
         x = self.x_scaler_.transform(as_features(X, self.n_features_in_, self._names()), self._dtype)
-        h: Any = predict_monte_carlo(self.state_, x, generator, n_samples).draws
+        predictive = predict_monte_carlo(self.state_, x, generator, n_samples)
+        h: Any = predictive.draws
+        variance = self._noise() if predictive.draw_variances is None else predictive.draw_variances
         noise = generator.standard_normal(h.shape).astype(h.dtype)
-        y = (h + noise * np.sqrt(self._noise())) * self.y_scaler_.scale + self.y_scaler_.offset
+        y = (h + noise * np.sqrt(variance)) * self.y_scaler_.scale + self.y_scaler_.offset
         draws = np.moveaxis(y.astype(h.dtype), 0, -1)
         return draws[:, 0] if self._flat_y else draws
 
@@ -98,16 +105,35 @@ class BALIRegressor(BALIEstimator):
 
     def _noise(self) -> Any:
         likelihood = self.state_.likelihood
-        assert isinstance(likelihood, Gaussian)  # _likelihood made it
+        if not isinstance(likelihood, Gaussian):
+            raise InvalidArgumentError(
+                "noise_variance_ is for noise='constant'; with noise='input-dependent' it is "
+                "predict_distribution(X).aleatoric"
+            )
         return likelihood.noise_variance
 
     def _automatic(self, rows: int) -> dict[str, Any]:
         return {} if rows <= 20_000 else {"batch_size": 4096, "rate": 0.1, "step_scale": 0.05}
 
+    def _fit_settings(self, rows: int) -> Settings:
+        settings = super()._fit_settings(rows)
+        if self.noise == "constant" or self.preset is not None:
+            return settings
+        # Heteroscedastic's curvature is no bound: a step that raises the loss is cut, and small batches take small ones
+        safe: dict[str, Any] = {"trust_region": True}
+        if settings.batch_size is not None:
+            safe |= {"rate": 0.1, "step_scale": 0.05}
+        return replace(settings, **{name: value for name, value in safe.items() if name not in (self.settings or {})})
+
     def _outputs(self) -> int:
         return len(self.y_scaler_.offset)
 
-    def _likelihood(self) -> Gaussian:
+    def _network_outputs(self) -> int:
+        return self._outputs() * (2 if self.noise == "input-dependent" else 1)
+
+    def _likelihood(self) -> Gaussian | Heteroscedastic:
+        if self.noise == "input-dependent":
+            return Heteroscedastic(self._fit_settings(1).noise_floor)
         return Gaussian(np.ones((), self._dtype) if self.shared_noise else np.ones(self._outputs(), self._dtype))
 
     def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
@@ -141,15 +167,26 @@ class BALIRegressor(BALIEstimator):
             return None if h is None else (h * scale + offset).astype(self._dtype)
 
         by_layer = None if p.epistemic_by_layer is None else p.epistemic_by_layer * outer
-        return Predictive(location(p.mean), p.aleatoric * outer, p.epistemic * outer, by_layer, None, location(p.draws))
+        variances = None if p.draw_variances is None else (p.draw_variances * scale**2).astype(self._dtype)
+        return Predictive(
+            location(p.mean), p.aleatoric * outer, p.epistemic * outer, by_layer, None, location(p.draws), variances
+        )
 
     def _in_units(self, record: IterationRecord) -> IterationRecord:
         shift = float(np.sum(np.log(self.y_scaler_.scale)))
-        noise = tuple(np.broadcast_to(record.noise_variance, self._outputs()) * self.y_scaler_.scale**2)
+        known = record.noise_variance
+        noise = tuple(np.broadcast_to(known, self._outputs()) * self.y_scaler_.scale**2) if known else ()
         test = None if record.test_nll is None else record.test_nll + shift
         return replace(
             record, train_nll=record.train_nll + shift, test_nll=test, noise_variance=tuple(map(float, noise))
         )
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.noise not in ("constant", "input-dependent"):
+            raise InvalidArgumentError(f"noise must be 'constant' or 'input-dependent', got {self.noise!r}")
+        if self.shared_noise and self.noise == "input-dependent":
+            raise InvalidArgumentError("shared_noise goes with noise='constant' only, got noise='input-dependent'")
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0] if self._flat_y else values

@@ -21,13 +21,19 @@ def step_curvature(curvature: Array, settings: Settings, xp: Any) -> Array:
     eye = xp.eye(k, dtype=curvature.dtype)
     if settings.step == "gradient":
         return eye / settings.step_size
-    mean = max(float(xp.trace(curvature)) / k, _least(curvature, xp))
-    return eye * mean if settings.step == "isotropic" else curvature + eye * (settings.damping * mean)
+    mean = float(xp.trace(curvature)) / k
+    if mean < _least(
+        curvature, xp
+    ):  # a dead layer: the tied prior's covariance is S ⊗ P⁻¹, so S = I leaves it as it is
+        mean = 1.0 if settings.prior == "tied" else _least(curvature, xp)
+    if settings.step == "isotropic":
+        return eye * mean
+    return curvature + eye * (settings.damping * mean) if settings.damping else curvature
 
 
 def _least(curvature: Array, xp: Any) -> float:
-    """√tiny: a layer that has died has curvature 0, and any b far below its prior leaves it to the prior."""
-    return float(xp.finfo(curvature.dtype).tiny) ** 0.5
+    """tiny^¼: a layer that has died has curvature 0, and any b far below its prior leaves it to the prior."""
+    return float(xp.finfo(curvature.dtype).tiny) ** 0.25
 
 
 def kronecker_precision(
@@ -41,14 +47,15 @@ def kronecker_precision(
         π = τ/b,  Q = κ B + (1 − κ) b I,  b = tr(BΣ)/tr(Σ),  κ = tr(U(U + πI)⁻¹)/D,
     a fixed point in (κ, Σ = Q⁻¹) that is iterated along with the fit: κ (``determined``) and Σ are the last
     iteration's.
-    Where B = bI (any scalar output) this is exact.
+    Where B = bI (any scalar output) this is exact. 1 − κ is taken as √eps at least: B is a sum over rows and may be
+    singular (softmax), and its rounding must not make Q indefinite.
     """
     if prior == "tied":
         return prior_precision, curvature
     xp, sigma = previous.backend.xp, previous.column_covariance
     k = len(curvature)
     b = max(float(xp.sum(curvature * sigma)) / float(xp.trace(sigma)), _least(curvature, xp))
-    rest = max(1 - determined, k * float(xp.finfo(curvature.dtype).eps))  # 1 − κ, not below the rounding of B
+    rest = max(1 - determined, float(xp.finfo(curvature.dtype).eps) ** 0.5)  # 1 − κ, not below the rounding of B
     return prior_precision / b, (1 - rest) * curvature + xp.eye(k, dtype=curvature.dtype) * (rest * b)
 
 

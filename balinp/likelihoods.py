@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from .backend import NUMPY, Array, Backend
 from .errors import InvalidArgumentError
+from .heteroscedastic import Heteroscedastic
 
 
 @dataclass(frozen=True)
@@ -112,4 +113,4 @@ class Categorical:
         return self.backend.xp.exp(h - self.backend.logsumexp(h, axis=-1)[..., None])
 
 
-Likelihood: TypeAlias = Gaussian | Categorical
+Likelihood: TypeAlias = Gaussian | Categorical | Heteroscedastic

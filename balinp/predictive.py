@@ -9,6 +9,7 @@ from typing import Any
 
 from .backend import Array, Backend
 from .errors import InvalidArgumentError
+from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical
 from .passes import blocks
 from .solver import BALIState
@@ -16,7 +17,7 @@ from .solver import BALIState
 
 @dataclass(frozen=True)
 class Predictive:
-    """The predictive distribution at n inputs, K outputs.
+    """The predictive distribution at n inputs, K outputs (for the heteroscedastic Gaussian the K means of its 2K).
 
     mean (n, K): of the network's outputs h, which for the Gaussian is the mean of y and for the categorical the mean
     logits.
@@ -25,6 +26,7 @@ class Predictive:
     epistemic_by_layer (L, n, K, K): its split by layer, summing to it; None for Monte Carlo.
     probabilities (n, K): of the classes; None for the Gaussian.
     draws (S, n, K): the sampled outputs h; None for the linearised predictive.
+    draw_variances (S, n, K): the noise variances of the draws, where they differ (heteroscedastic).
     """
 
     mean: Array
@@ -33,6 +35,7 @@ class Predictive:
     epistemic_by_layer: Array | None = None
     probabilities: Array | None = None
     draws: Array | None = None
+    draw_variances: Array | None = None
 
     @property
     def covariance(self) -> Array:
@@ -40,13 +43,18 @@ class Predictive:
         return self.aleatoric + self.epistemic
 
     def log_density(self, y: Array, backend: Backend) -> Array:
-        """log p(y_n) in nats, (n,), for the Gaussian likelihood; y (n, K).   (eq:predictive-density)
+        """log p(y_n) in nats, (n,), for the Gaussian likelihoods; y (n, K).   (eq:predictive-density)
 
-        Linearised: N(y | mean, covariance). Monte Carlo: log of the average of N(y | h_s, aleatoric) over the draws.
+        Linearised: N(y | mean, covariance). Monte Carlo: log of the average of N(y | h_s, aleatoric) over the draws,
+        or of N(y | h_s, s²_s) where every draw has its own noise.
         """
         if self.draws is None:
             return _gaussian_log_density(y - self.mean, self.covariance, backend)
-        each = _gaussian_log_density(y[None] - self.draws, self.aleatoric, backend)
+        if self.draw_variances is None:
+            each = _gaussian_log_density(y[None] - self.draws, self.aleatoric, backend)
+        else:
+            xp, s2 = backend.xp, self.draw_variances
+            each = -xp.sum((y[None] - self.draws) ** 2 / s2 + xp.log(2 * pi * s2), axis=-1) / 2
         return backend.logsumexp(each, axis=0) - log(len(self.draws))
 
     def entropy(self, backend: Backend) -> Array:
@@ -74,21 +82,27 @@ def predict_linearized(state: BALIState, x: Array, block_rows: int = 1024) -> Pr
 
     x (n, D); memory is that of ``block_rows`` rows plus the result. Class probabilities by probit_probabilities.
     """
-    posteriors = state.posteriors
-    return _by_blocks(lambda rows: _linearized_block(state, posteriors, rows), x, block_rows, state.mlp.backend)
+    return _by_blocks(lambda rows: _linearized_block(state, rows), x, block_rows, state.mlp.backend)
 
 
-def _linearized_block(state: BALIState, posteriors: list[Any], x: Array) -> Predictive:
+def _linearized_block(state: BALIState, x: Array) -> Predictive:
     mlp, likelihood = state.mlp, state.likelihood
     xp, weights = mlp.backend.xp, state.means
     activations = mlp.forward(weights, x)
     h = activations.outputs[-1]
     parts = []
-    for posterior, a, jacobian in zip(posteriors, activations.inputs, mlp.jacobians(weights, activations)):
+    for layer, a, jacobian in zip(state.layers, activations.inputs, mlp.jacobians(weights, activations)):
+        posterior = layer.posterior
         root = xp.moveaxis(jacobian @ posterior.column_factor, 0, 1)  # J R, (n, K_L, K_l)
-        parts.append(posterior.row_variance(a)[:, None, None] * (root @ xp.swapaxes(root, 1, 2)))
+        scale = state.temperature * posterior.row_variance(a)  # eq:tempering; 0 before the first iteration
+        parts.append(scale[:, None, None] * (root @ xp.swapaxes(root, 1, 2)))
     by_layer = xp.stack(parts)
     epistemic = xp.sum(by_layer, axis=0)
+    if isinstance(likelihood, Heteroscedastic):
+        k = h.shape[1] // 2
+        log_variance_variance = xp.diagonal(epistemic, axis1=1, axis2=2)[:, k:]
+        aleatoric = likelihood.aleatoric(h, log_variance_variance)
+        return Predictive(h[:, :k], aleatoric, epistemic[:, :k, :k], by_layer[:, :, :k, :k])
     if not isinstance(likelihood, Categorical):
         return Predictive(h, likelihood.aleatoric(h), epistemic, by_layer)
     p = probit_probabilities(h, epistemic, likelihood)
@@ -125,9 +139,16 @@ def _monte_carlo_block(state: BALIState, samples: list[list[Array]], x: Array) -
     mlp, likelihood = state.mlp, state.likelihood
     xp = mlp.backend.xp
     h = xp.stack([mlp.forward(weights, x).outputs[-1] for weights in samples])
+    variances = None
+    if isinstance(likelihood, Heteroscedastic):
+        h, log_variances = likelihood.split(h)
+        variances = likelihood.variance(log_variances)
     mean = xp.mean(h, axis=0)
     rows = xp.moveaxis(h - mean, 0, 1)  # (n, S, K)
     epistemic = xp.swapaxes(rows, 1, 2) @ rows / len(samples)
+    if variances is not None:
+        aleatoric = xp.eye(h.shape[-1], dtype=h.dtype) * xp.mean(variances, axis=0)[:, None, :]
+        return Predictive(mean, aleatoric, epistemic, draws=h, draw_variances=variances)
     if not isinstance(likelihood, Categorical):
         return Predictive(mean, likelihood.aleatoric(mean), epistemic, draws=h)
     each = likelihood.probabilities(h)
@@ -145,7 +166,7 @@ def _label_covariance(p: Array, xp: Any) -> Array:
 def _by_blocks(predict: Callable[[Array], Predictive], x: Array, block_rows: int, backend: Backend) -> Predictive:
     """The predictives of blocks of rows, joined along the row axis of every field."""
     parts = [predict(x[rows]) for rows in blocks(len(x), block_rows)] or [predict(x)]
-    axes = {"epistemic_by_layer": 1, "draws": 1}
+    axes = {"epistemic_by_layer": 1, "draws": 1, "draw_variances": 1}
 
     def joined(name: str) -> Any:
         values = [getattr(part, name) for part in parts]

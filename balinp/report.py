@@ -56,7 +56,8 @@ def _values(model: BALIRegressor, X: np.ndarray, targets: Sequence[str], y: np.n
         variances = (np.diagonal(c, axis1=1, axis2=2) for c in (p.aleatoric, p.epistemic, p.covariance))
         parts.append((p.mean, *map(np.sqrt, variances)))
         if truth is not None:
-            density.append(p.log_density(truth[rows], NUMPY))
+            with np.errstate(over="ignore", divide="ignore"):  # a hopeless target has density 0, and an infinite NLL
+                density.append(p.log_density(truth[rows], NUMPY))
     mean, aleatoric, epistemic, total = (np.concatenate(part) for part in zip(*parts))
     half = ndtri((1 + LEVEL) / 2) * total
     kinds = {"mean": mean, "aleatoric_std": aleatoric, "epistemic_std": epistemic, "total_std": total}
@@ -70,11 +71,12 @@ def _values(model: BALIRegressor, X: np.ndarray, targets: Sequence[str], y: np.n
     measures: dict[str, Any] | None = None
     if truth is not None:
         each = [(name, truth[:, k], mean[:, k], total[:, k]) for k, name in enumerate(targets)]
-        measures = {
-            "nll": -float(np.concatenate(density).mean()),
-            "rmse": {name: metrics.rmse(t, m) for name, t, m, _ in each},
-            "coverage_90": {name: metrics.interval_coverage(t, m, s, LEVEL) for name, t, m, s in each},
-        }
+        with np.errstate(over="ignore"):
+            measures = {
+                "nll": -float(np.concatenate(density).mean()),
+                "rmse": {name: metrics.rmse(t, m) for name, t, m, _ in each},
+                "coverage_90": {name: metrics.interval_coverage(t, m, s, LEVEL) for name, t, m, s in each},
+            }
     return Forecast(columns, measures, mean=mean, std=total)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from .backend import Array
 from .errors import ConvergenceWarning, InvalidArgumentError
-from .likelihoods import Gaussian, Likelihood
+from .heteroscedastic import Heteroscedastic
+from .likelihoods import Categorical, Gaussian, Likelihood
 from .mlp import MLP
 from .predictive import predict_monte_carlo
 from .settings import Settings
@@ -25,7 +26,7 @@ class IterationRecord:
 
     train_nll is the mean loss the iteration met, at the weights its gradients were taken at; test_nll that of a
     ten-draw Monte-Carlo predictive. The tuples run over the layers; noise_variance over the outputs (empty for
-    classes). seconds is time since the start.
+    classes and for noise that depends on the input). seconds is time since the start.
     """
 
     iteration: int
@@ -73,7 +74,7 @@ def fit(
     if settings is not None and preset is not None:
         raise InvalidArgumentError("give settings or preset, not both; Settings.preset(name, ...) joins them")
     settings = settings or Settings.preset(preset)
-    _check_rows(x, y, mlp, sample_weight)
+    _check_rows(x, y, mlp, likelihood, sample_weight)
     state = state or initial_state(mlp, likelihood, generator, settings, x.dtype)
     total = float(len(x)) if sample_weight is None else float(sample_weight.sum())
     history: list[IterationRecord] = []
@@ -144,17 +145,18 @@ def negative_log_likelihood(state: BALIState, x: Array, y: Array, draws: int = 1
     seed 0)."""
     backend = state.mlp.backend
     predictive = predict_monte_carlo(state, x, backend.generator(0), draws)
-    if isinstance(state.likelihood, Gaussian):
+    if not isinstance(state.likelihood, Categorical):
         return -float(predictive.log_density(y, backend).mean())
     return float(state.likelihood.loss(backend.xp.log(predictive.probabilities), y).mean())
 
 
-def _check_rows(x: Array, y: Array, mlp: MLP, sample_weight: Array | None) -> None:
+def _check_rows(x: Array, y: Array, mlp: MLP, likelihood: Likelihood, sample_weight: Array | None) -> None:
+    targets = mlp.widths[-1] // (2 if isinstance(likelihood, Heteroscedastic) else 1)
     if x.ndim != 2 or x.shape[1] != mlp.widths[0] or len(x) == 0:
         raise InvalidArgumentError(f"x must have shape (N, {mlp.widths[0]}) with N >= 1, got {x.shape}")
-    if len(y) != len(x) or (y.ndim == 2 and y.shape[1] != mlp.widths[-1]) or y.ndim > 2:
+    if len(y) != len(x) or (y.ndim == 2 and y.shape[1] != targets) or y.ndim > 2:
         raise InvalidArgumentError(
-            f"y must have shape ({len(x)}, {mlp.widths[-1]}) or be class indices ({len(x)},), got {y.shape}"
+            f"y must have shape ({len(x)}, {targets}) or be class indices ({len(x)},), got {y.shape}"
         )
     if sample_weight is not None and sample_weight.shape != (len(x),):
         raise InvalidArgumentError(f"sample_weight must have shape ({len(x)},), got {sample_weight.shape}")

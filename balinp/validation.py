@@ -205,7 +205,8 @@ class Standardizer:
 
     def transform(self, values: np.ndarray, dtype: Any) -> np.ndarray:
         """The standardised values, a new array of ``dtype``."""
-        return ((values - self.offset) / self.scale).astype(dtype)
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused by whoever asked
+            return ((values - self.offset) / self.scale).astype(dtype)
 
 
 def _one_unit(values: np.ndarray, constant: np.ndarray) -> bool:

@@ -230,3 +230,20 @@ def test_literal_preset_and_settings_reach_the_core(table):
     assert model.state_.temperature == 1
     predictive = predict_linearized(model.state_, model.x_scaler_.transform(table[0], np.float64))
     assert np.all(np.isfinite(predictive.covariance))
+
+
+@pytest.mark.parametrize("predictive", ["linearized", "monte_carlo"])
+def test_a_fit_that_ends_in_its_warm_up_predicts_at_the_mean(table, predictive):
+    model = quick(max_iterations=5, predictive=predictive).fit(*table)
+    assert model.state_.temperature == 0
+    p = model.predict_distribution(table[0])
+    assert p.epistemic.max() <= (THRESHOLD * EPS * np.abs(p.mean).max()) ** 2  # the rounding of a mean of equal draws
+
+
+def test_float32_classes_survive_the_singular_bound():
+    """Böhning's bound is singular along (1, …, 1); many confident rows leave nothing but its rounding there."""
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((3000, 20)).astype(np.float32)
+    y = (X[:, :10] * 3).argmax(axis=1)
+    model = BALIClassifier((20,), max_iterations=60, random_state=0, settings={"prior_precision": 1e-4}).fit(X, y)
+    assert np.all(np.isfinite(model.predict_proba(X)))

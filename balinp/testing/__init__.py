@@ -1,11 +1,22 @@
 """Tools to test BALI with, for this package and for ports of it; needs the extra ``test``.
 
-residuals: error in units of eps against one THRESHOLD; strategies: hypothesis strategies for the core's arguments;
+residuals: error in units of eps against one THRESHOLD; strategies, networks: hypothesis strategies for the core's
+arguments; calibration: statistical tests with both error rates stated;
 gradients: complex step, central differences and dense Jacobians;
 oracles: dense computations of everything the core does without a Kronecker product; rational: a backend on which
 the core's algebra runs with error zero.
 """
 
+from .calibration import (
+    ALPHA,
+    Uniformity,
+    calibration_ranks,
+    fair_sign_p_value,
+    least_power,
+    rank_probabilities,
+    rank_uniformity,
+    standard_normal_p_value,
+)
 from .gradients import (
     assert_backward,
     central_difference_jacobian,
@@ -14,6 +25,7 @@ from .gradients import (
     dense_linearized_predictive,
     weight_jacobians,
 )
+from .networks import NetworkProblem, network_problems, random_network_problem
 from .oracles import (
     DenseGaussian,
     dense_effective_parameters,
@@ -63,12 +75,16 @@ from .strategies import (
 )
 
 __all__ = [
+    "ALPHA",
     "RATIONAL",
     "THRESHOLD",
     "DenseGaussian",
     "LayerProblem",
+    "NetworkProblem",
+    "Uniformity",
     "assert_backward",
     "assert_residual",
+    "calibration_ranks",
     "central_difference_jacobian",
     "cholesky_residual",
     "comparison_residual",
@@ -85,22 +101,28 @@ __all__ = [
     "dtypes",
     "extreme_scales",
     "extreme_spd_matrices",
+    "fair_sign_p_value",
     "independent_posterior",
     "inverse",
     "kronecker",
     "kronecker_residual",
     "layer_problems",
+    "least_power",
     "log_determinant_residual",
     "machine_epsilon",
     "matrix_normal_log_density",
     "matrix_normal_pairs",
     "matrix_normals",
+    "network_problems",
     "orthogonal",
     "projection_objective",
     "random_layer_problem",
     "random_matrix_normal",
+    "random_network_problem",
     "random_rational",
     "random_spd",
+    "rank_probabilities",
+    "rank_uniformity",
     "rational",
     "rational_determinant",
     "rational_factor",
@@ -111,6 +133,7 @@ __all__ = [
     "sizes",
     "solve_residual",
     "spd_matrices",
+    "standard_normal_p_value",
     "unvec",
     "vec",
     "weight_jacobians",

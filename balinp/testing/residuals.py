@@ -122,4 +122,4 @@ def _norm1(matrix: np.ndarray) -> float:
 def _ratio(error: float, size: int, eps: float, scale: float) -> float:
     if error == 0:
         return 0.0
-    return float(error / (max(size, 1) * eps * scale)) if scale > 0 else inf
+    return float(error / (max(size, 1) * eps * scale)) if 0 < scale < inf else inf  # no scale forgives everything

@@ -1,4 +1,5 @@
-"""Hypothesis strategies for what the core takes: positive definite matrices, matrix normals, layer regressions.
+"""Hypothesis strategies for what the core takes: positive definite matrices, matrix normals, layer regressions (and,
+in ``networks.py``, small networks with weights and data).
 
 Sizes are LAPACK's {1, 2, 3, 5, 10, 50} (0 for rows of data), condition numbers 2, √(0.1/eps) and 0.1/eps, dtypes
 float32 and float64. What hypothesis draws and shrinks is a size, a condition number, a scale and a seed; the arrays

@@ -1,0 +1,37 @@
+"""Runs the conformance tool on copies of the package: a folder per line of input, a line of JSON each in answer.
+
+One process serves all mutants, with NumPy, SciPy and hypothesis loaded once; balinp itself is imported anew from every
+folder, so nothing of one mutant is left for the next.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import sys
+
+import hypothesis.strategies  # noqa: F401  (loaded once, as the slow part of every start)
+import scipy.linalg
+import scipy.special
+import scipy.stats  # noqa: F401
+
+
+def conformance(folder: str) -> dict[str, object]:
+    """Exit status and output of ``python -m balinp.testing.conformance`` with the package in ``folder``."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "balinp"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    sys.path.insert(0, folder)
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output):
+            tool = importlib.import_module("balinp.testing.conformance")
+            status = tool.main([])
+    finally:
+        sys.path.remove(folder)
+    return {"status": status, "output": output.getvalue(), "file": tool.__file__}
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(json.dumps(conformance(line.strip())), flush=True)
