@@ -5,12 +5,13 @@ Run: python benchmarks/iteration.py [--rows 10000] [--widths 784 200 200 10] [--
 The bare list, at the same shapes and on ready-made arrays, per layer with inputs A (N, D), outputs H (N, K):
 forward product A W; backward products G Wᵀ and Z Wᵀ, for the loss and the curvature probe (not for the first layer);
 Gram matrix AᵀA; cross product AᵀG; probe Gram matrix ZᵀZ; Cholesky factors of P (D, D) and Q (K, K); the solves of the
-step, P⁻¹ R and (P⁻¹ R) Q⁻¹. Each repetition times the list, then an iteration; the figure is the median of their ratios.
+step, P⁻¹ R and (P⁻¹ R) Q⁻¹. Each repetition times the list, then an iteration; the figure is the median ratio.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import time
 
@@ -72,16 +73,13 @@ def main() -> None:
     options = parser.parse_args()
     pairs = np.array(measure(options.rows, tuple(options.widths), options.dtype, options.repeats))
     ratios = pairs[:, 0] / pairs[:, 1]
-    print(
-        f"balinp {balinp.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, python {platform.python_version()}"
-    )
+    versions = f"balinp {balinp.__version__}, numpy {np.__version__}, scipy {scipy.__version__}"
+    print(f"{versions}, python {platform.python_version()}, {os.cpu_count()} cores")
     print(f"N = {options.rows}, widths {'-'.join(map(str, options.widths))}, {options.dtype}, step natural, full batch")
-    print(
-        f"median of {options.repeats} repetitions: iteration {np.median(pairs[:, 0]):.3f} s, bare {np.median(pairs[:, 1]):.3f} s"
-    )
-    print(
-        f"ratio: median {np.median(ratios):.2f}, quartiles {np.quantile(ratios, 0.25):.2f} to {np.quantile(ratios, 0.75):.2f}"
-    )
+    iteration, bare = np.median(pairs, axis=0)
+    print(f"median of {options.repeats} repetitions: iteration {iteration:.3f} s, bare {bare:.3f} s")
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    print(f"ratio: median {middle:.2f}, quartiles {low:.2f} to {high:.2f}")
 
 
 if __name__ == "__main__":
