@@ -1,4 +1,4 @@
-"""How far whole fits drift apart when only the block size differs: one iteration agrees, a fit amplifies rounding."""
+"""How far whole fits drift apart when only the block size differs: one iteration agrees, a fit amplifies rounding.
 
 Run: python benchmarks/drift.py   (Friedman-1, N = 1000, widths 10-50-1, one seed)
 """
