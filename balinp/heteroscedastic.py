@@ -40,9 +40,7 @@ class Heteroscedastic:
     times in the Gram matrix, c the mean of 1/s² over the data (``reference_precision``: of the iterations before). Then
     ω_n diag(c, ½) ⪰ diag(1/s_n², ½ max(1, q_n)): the Kronecker product of the means bounds the Fisher information of
     the output layer and the diagonal of its Hessian, row by row. It costs at most a factor 2 in the mean of the first
-    ratio. Measured, full batch, five splits each: without ω and trust region 4 fits of yacht and 5 of boston diverged
-    (by 100 nats a row and more), with either none; but with the trust region alone a one-dimensional fit was still
-    thrown once, after 500 iterations, to a noise at the ceiling. BALIRegressor has both.
+    ratio.
 
     Raises InvalidArgumentError unless 0 < floor < ceiling, both finite, and reference_precision is positive.
     """

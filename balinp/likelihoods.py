@@ -1,6 +1,6 @@
 """Likelihoods of the network's outputs h: loss, gradient, curvature bound, probe, aleatoric covariance.
 
-Both share the same verbs. Targets y: (N, K) for Gaussian, class indices (N,) or one-hot rows (N, K) for Categorical.
+All share the same verbs. Targets y: (N, K) for Gaussian, class indices (N,) or one-hot rows (N, K) for Categorical.
 """
 
 from __future__ import annotations
@@ -54,6 +54,13 @@ class Gaussian:
         """Rows z = ε/σ with E[zᵀz] = diag(1/σ²) for noise ε of mean 0, covariance I; (N, K).   (eq:gaussian-probe)"""
         return noise / self._variance(h) ** 0.5
 
+    def row_weights(self, h: Array, y: Array) -> None:
+        """How often each row counts in the Gram matrices beyond its sample weight: None, once.   (eq:statistics)"""
+
+    def referred_to(self, curvature: Array) -> Gaussian:
+        """Itself: its curvature bound does not depend on where the outputs are."""
+        return self
+
     def aleatoric(self, h: Array) -> Array:
         """Cov(y | h) = diag(σ²), (N, K, K)."""
         xp, (n, k) = self.backend.xp, h.shape
@@ -102,6 +109,13 @@ class Categorical:
     def probe(self, h: Array, noise: Array) -> Array:
         """Rows z = (ε − mean ε)/√2 with E[zᵀz] = ½(I − 11ᵀ/K); (N, K).   (eq:bohning-probe)"""
         return (noise - self.backend.xp.mean(noise, axis=1, keepdims=True)) / 2**0.5
+
+    def row_weights(self, h: Array, y: Array) -> None:
+        """How often each row counts in the Gram matrices beyond its sample weight: None, once.   (eq:statistics)"""
+
+    def referred_to(self, curvature: Array) -> Categorical:
+        """Itself: its curvature bound does not depend on where the outputs are."""
+        return self
 
     def aleatoric(self, h: Array) -> Array:
         """Cov(one-hot y | h) = diag(p) − ppᵀ, (N, K, K)."""

@@ -8,7 +8,6 @@ from typing import Any
 
 from .backend import Array
 from .errors import InvalidArgumentError
-from .heteroscedastic import Heteroscedastic
 from .likelihoods import Gaussian, Likelihood
 from .mlp import MLP
 from .settings import Settings
@@ -63,9 +62,10 @@ def block_sums(
         for a, g, z in zip(activations.inputs, gradients, probes)
     ]
     w = xp.ones(len(h), dtype=h.dtype) if sample_weight is None else sample_weight
-    if isinstance(likelihood, Heteroscedastic):  # eq:heteroscedastic-rows
-        omega = likelihood.row_weights(h, y) if sample_weight is None else likelihood.row_weights(h, y) * sample_weight
-        layers = [replace(layer, gram=(a * omega[:, None]).T @ a) for layer, a in zip(layers, activations.inputs)]
+    omega = likelihood.row_weights(h, y)
+    if omega is not None:  # eq:heteroscedastic-rows
+        omega = (omega * w)[:, None]
+        layers = [replace(layer, gram=(a * omega).T @ a) for layer, a in zip(layers, activations.inputs)]
     layers[-1] = replace(
         layers[-1], curvature=xp.einsum("n,nij->ij", w, likelihood.curvature(h))
     )  # eq:output-curvature

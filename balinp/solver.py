@@ -22,7 +22,6 @@ from .evidence import (
     temperature,
     updated_prior_precision,
 )
-from .heteroscedastic import Heteroscedastic
 from .likelihoods import Gaussian, Likelihood
 from .matrix_normal import MatrixNormal
 from .mlp import MLP
@@ -188,9 +187,8 @@ def bali_step(
         if not sampled:  # a draw's residual carries the weights' uncertainty; the mean's lacks it
             residual = residual + likelihood.noise_variance * (heat * sum(gammas) / most)
         likelihood = likelihood.moved_towards(residual, rate, settings.noise_floor)
-    if isinstance(likelihood, Heteroscedastic):
-        last = layers[-1].statistics
-        likelihood = likelihood.referred_to(last.curvature / last.count)
+    last = layers[-1].statistics
+    likelihood = likelihood.referred_to(last.curvature / last.count)
     return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, sums.loss / count)
 
 

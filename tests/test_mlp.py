@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from balinp import MLP, Categorical, Gaussian, InvalidArgumentError
+from balinp.testing import THRESHOLD
 from balinp.testing.gradients import assert_backward, dense_ggn, weight_jacobians
 
 WIDTHS = [(2, 1), (3, 2), (1, 4, 1), (2, 3, 3), (3, 5, 2, 2), (2, 3, 1, 4, 3)]
@@ -33,7 +34,7 @@ def test_forward_is_the_textbook_network(widths):
         a = list(row)
         for l, w in enumerate(weights):
             inputs = np.tanh(a) if l else a
-            assert np.allclose(mlp.forward(weights, x).inputs[l][n], [*inputs, 1], rtol=1e-14)
+            assert np.allclose(mlp.forward(weights, x).inputs[l][n], [*inputs, 1], rtol=THRESHOLD * np.finfo(float).eps)
             a = [sum(inputs[d] * w[d, k] for d in range(len(inputs))) + w[-1, k] for k in range(w.shape[1])]
         assert np.allclose(mlp.forward(weights, x).outputs[-1][n], a, rtol=1e-12)
 
