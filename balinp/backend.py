@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
+from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,11 +30,12 @@ def plain(number: Any) -> Any:
 class Backend:
     """One array library: ``xp`` (its module) and the operations whose spelling differs between libraries.
 
-    All methods take and return arrays of this library and keep their dtype (float32 or float64).
+    All methods take and return arrays of this library and keep their dtype (float32 or float64). On a GPU work is only
+    queued; what waits for it, and how often, is said where it happens (``cholesky``, ``floats``, ``to_host``).
     """
 
     name: str
-    xp: ModuleType
+    xp: Any
     erf: Callable[[Array], Array]
     to_host: Callable[[Array], np.ndarray]
     _cholesky: Callable[[Array], Array | None]
@@ -44,12 +45,17 @@ class Backend:
         """``values`` as an array of this library; no copy when it is one already."""
         return self.xp.asarray(values, dtype=dtype)
 
+    def floats(self, *values: Any) -> list[float]:
+        """Numbers and 0-d arrays of this library as Python floats, in one transfer however many they are."""
+        return self.to_host(self.xp.stack([self.xp.asarray(value, dtype="float64") for value in values])).tolist()
+
     def cholesky(self, matrix: Array, name: str = "matrix") -> Array:
-        """Lower factor L with L Lᵀ = matrix (D, D); only the lower triangle is read.
+        """Lower factor L with L Lᵀ = matrix (..., D, D); only the lower triangle is read. On a GPU one wait, for the
+        verdict.
 
         Raises NotPositiveDefiniteError naming ``name`` and the first failing pivot; NaN counts as failing.
         """
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        if matrix.ndim < 2 or matrix.shape[-2] != matrix.shape[-1]:
             raise InvalidArgumentError(f"{name} must be a square matrix, got shape {matrix.shape}")
         factor = self._cholesky(matrix)
         if factor is None:
@@ -57,7 +63,7 @@ class Backend:
         return factor
 
     def solve_triangular(self, factor: Array, right: Array, transposed: bool = False) -> Array:
-        """L⁻¹ right, or L⁻ᵀ right when ``transposed``; L (D, D) lower, right (D, K)."""
+        """L⁻¹ right, or L⁻ᵀ right when ``transposed``; L (..., D, D) lower, right (..., D, K)."""
         return self._solve_triangular(factor, right, lower=True, trans="T" if transposed else "N", check_finite=False)
 
     def cho_solve(self, factor: Array, right: Array) -> Array:
@@ -86,14 +92,25 @@ class Backend:
 
 
 def _numpy_cholesky(matrix: np.ndarray) -> np.ndarray | None:
+    if matrix.ndim > 2:
+        factors: list[Any] = [_numpy_cholesky(each) for each in matrix.reshape(-1, *matrix.shape[-2:])]
+        return None if any(f is None for f in factors) else np.array(factors, matrix.dtype).reshape(matrix.shape)
     (potrf,) = scipy.linalg.get_lapack_funcs(("potrf",), (matrix,))
     upper, info = potrf(matrix.T, lower=False, clean=True)  # the transpose of a C-ordered array is what LAPACK reads
     factor = upper.T
     return factor if info == 0 and np.all(np.isfinite(np.diagonal(factor))) else None  # some LAPACKs carry a NaN on
 
 
+def _numpy_solve_triangular(factor: np.ndarray, right: np.ndarray, trans: str, **options: Any) -> np.ndarray:
+    if factor.ndim > 2:  # SciPy takes batches only since 1.16
+        return np.linalg.solve(np.swapaxes(factor, -1, -2) if trans == "T" else factor, right)
+    return scipy.linalg.solve_triangular(factor, right, trans=trans, **options)
+
+
 def _diagnosis(matrix: np.ndarray, name: str) -> NotPositiveDefiniteError:
     """The first pivot that a Cholesky factorisation of ``matrix`` cannot take (found by bisection)."""
+    if matrix.ndim > 2:
+        matrix = next(each for each in matrix.reshape(-1, *matrix.shape[-2:]) if _numpy_cholesky(each) is None)
     good, bad = 0, len(matrix)  # leading blocks: size `good` factorises, size `bad` does not
     while bad - good > 1:
         middle = (good + bad) // 2
@@ -110,46 +127,71 @@ def _diagnosis(matrix: np.ndarray, name: str) -> NotPositiveDefiniteError:
     return NotPositiveDefiniteError(name, len(matrix), k, value, str(matrix.dtype))
 
 
-NUMPY = Backend("numpy", np, scipy.special.erf, np.asarray, _numpy_cholesky, scipy.linalg.solve_triangular)
+NUMPY = Backend("numpy", np, scipy.special.erf, np.asarray, _numpy_cholesky, _numpy_solve_triangular)
 
 
-@cache
-def get_backend(name: str = "numpy") -> Backend:
-    """The backend called ``name``: "numpy" or "cupy" (needs the extra ``gpu`` and a CUDA device).
+def cupy_like(name: str, cupy: Any, cupyx: Any) -> Backend:
+    """The backend on CuPy's modules ``cupy`` and ``cupyx`` (with its scipy), or on a double that behaves as they do."""
 
-    Raises InvalidArgumentError for another name, BackendUnavailableError when CuPy cannot run here.
-    """
-    if name == "numpy":
-        return NUMPY
-    if name == "cupy":
-        return _cupy_backend()
-    raise InvalidArgumentError(f"backend must be 'numpy' or 'cupy', got {name!r}")
+    def cholesky(matrix: Array) -> Array | None:
+        # Of NaN and infinity cuSOLVER promises no verdict: a matrix of −1 in their place is refused for certain, and
+        # nobody waits for the answer. Without errstate a failure returns unspecified numbers.
+        lower = cupy.tril(matrix)
+        finite = cupy.all(cupy.isfinite(lower), axis=(-2, -1), keepdims=True)
+        with cupyx.errstate(linalg="raise"):
+            try:
+                return cupy.linalg.cholesky(cupy.where(finite, lower, -1))
+            except np.linalg.LinAlgError:
+                return None
+
+    def solve_triangular(factor: Array, right: Array, **options: Any) -> Array:
+        if right.size == 0:  # cuBLAS wants at least one row and column
+            return right.copy()
+        return cupyx.scipy.linalg.solve_triangular(factor, right, **options)
+
+    return Backend(name, cupy, cupyx.scipy.special.erf, cupy.asnumpy, cholesky, solve_triangular)
 
 
 def _cupy_backend() -> Backend:
     try:
-        import cupy
-        import cupyx
-        import cupyx.scipy.linalg
-        import cupyx.scipy.special
+        cupy, cupyx = import_module("cupy"), import_module("cupyx")
     except ImportError as error:
         raise BackendUnavailableError(
-            f"backend='cupy' needs CuPy, which cannot be imported ({error}); pip install 'balinp[gpu]'"
+            f"backend='cupy' needs CuPy, which cannot be imported ({_line(error)}); pip install 'balinp[gpu]'"
         ) from error
     try:
         cupy.arange(3).sum().item()  # a real kernel: the driver is found only now
+        for name in ("cupyx.scipy.linalg", "cupyx.scipy.special"):
+            import_module(name)
+        backend = cupy_like("cupy", cupy, cupyx)
+        backend.to_host(backend.cho_solve(backend.cholesky(cupy.eye(1)), cupy.ones((1, 1))))  # cuSOLVER and cuBLAS
     except Exception as error:  # CuPy's own hierarchy, not importable without it
         raise BackendUnavailableError(
-            f"backend='cupy': CuPy is installed but cannot run on a device ({error}); check the NVIDIA driver"
+            f"backend='cupy': CuPy is installed but cannot run on a device ({_line(error)}); "
+            "check the NVIDIA driver and CUDA's libraries"
         ) from error
+    return backend
 
-    def cholesky(matrix: Array) -> Array | None:
-        with cupyx.errstate(linalg="raise"):  # otherwise a failure returns unspecified numbers
-            try:
-                factor = cupy.linalg.cholesky(matrix)
-            except np.linalg.LinAlgError:
-                return None
-        return factor if bool(cupy.all(cupy.isfinite(cupy.diagonal(factor)))) else None
 
-    solve = cupyx.scipy.linalg.solve_triangular
-    return Backend("cupy", cupy, cupyx.scipy.special.erf, cupy.asnumpy, cholesky, solve)
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+_MAKERS: dict[str, Callable[[], Backend]] = {"numpy": lambda: NUMPY, "cupy": _cupy_backend}
+
+
+def register_backend(name: str, make: Callable[[], Backend]) -> None:
+    """Let ``get_backend(name)`` and the estimators know another backend; ``make`` is called when it is asked for."""
+    _MAKERS[name] = make
+    get_backend.cache_clear()
+
+
+@cache
+def get_backend(name: str = "numpy") -> Backend:
+    """The backend called ``name``: "numpy", "cupy" (needs the extra ``gpu`` and a CUDA device), or a registered one.
+
+    Raises InvalidArgumentError for another name, BackendUnavailableError when CuPy cannot run here.
+    """
+    if name not in _MAKERS:
+        raise InvalidArgumentError(f"backend must be 'numpy' or 'cupy', got {name!r}")
+    return _MAKERS[name]()

@@ -6,11 +6,16 @@ new and many more examples. ``pytest --worst-residuals`` prints the table at the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from balinp import Backend, BackendUnavailableError, get_backend
 from balinp.testing import THRESHOLD, worst_ratios
+from balinp.testing.boundary import core_on
+from balinp.testing.device import DOUBLE
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", derandomize=True, database=None, max_examples=40, **COMMON)
@@ -40,3 +45,34 @@ def generator() -> np.random.Generator:
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
     """Both floating-point types that the core promises to keep."""
     return np.dtype(request.param)
+
+
+BACKENDS = ["numpy", DOUBLE.name, pytest.param("cupy", marks=pytest.mark.gpu)]
+
+
+def available(name: str) -> Backend:
+    """The backend of that name; skips the test, saying why, where there is none."""
+    try:
+        return get_backend(name)
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def cupy_backend() -> Backend:
+    """CuPy, for tests marked gpu."""
+    return available("cupy")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Every backend in turn, for tests that say themselves what lives where."""
+    return available(request.param)
+
+
+@pytest.fixture(params=BACKENDS)
+def on_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """The test's NumPy arrays go to every backend in turn whenever the core is called, and its results come back."""
+    chosen = available(request.param)
+    with core_on(chosen, request.module):
+        yield chosen

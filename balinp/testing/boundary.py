@@ -1,0 +1,228 @@
+"""Run the core on any backend for callers that hold NumPy arrays: tests, oracles, conformance checks.
+
+Inside ``with core_on(backend):`` whoever calls the core from outside crosses a boundary. On the way in NumPy arrays go
+to the backend, also those inside the core's own objects, and NUMPY becomes the backend; the core then runs on nothing
+else; on the way out every array must live on that backend, or an AssertionError names the function, and comes back as a
+NumPy array. So one test, written for NumPy, is a test of every backend. An argument that the core changed is an error.
+
+Constructors, methods, properties and functions of the core cross it, and callbacks in the other direction.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from functools import cached_property, wraps
+from importlib import import_module
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..backend import NUMPY, Backend
+
+CORE = (
+    *("activations", "mlp", "likelihoods", "heteroscedastic", "matrix_normal", "statistics", "regression", "settings"),
+    *("evidence", "passes", "solver", "training", "predictive"),
+)  # backend.py apart
+
+
+@contextmanager
+def core_on(backend: Backend, *modules: ModuleType) -> Iterator[None]:
+    """Inside, the core runs on ``backend`` for callers in balinp, in balinp.testing and in ``modules``."""
+    if backend is NUMPY:
+        yield
+        return
+    boundary = _Boundary(backend)
+    undo: list[tuple[Any, str, Any]] = []
+
+    def put(place: Any, name: str, value: Any) -> None:
+        undo.append((place, name, vars(place)[name]))
+        setattr(place, name, value)
+
+    core = [import_module(f"balinp.{name}") for name in CORE]
+    names = {module.__name__ for module in core}
+    outside = [m for n, m in sys.modules.items() if n.startswith("balinp.testing.") and "device" not in n]
+    wrapped: dict[Any, Any] = {}
+    try:
+        for module in dict.fromkeys([*core, import_module("balinp"), *outside, *modules]):
+            for name, value in list(vars(module).items()):
+                if isinstance(value, FunctionType) and value.__module__ in names:
+                    put(module, name, wrapped.setdefault(value, boundary.wrap(value)))
+        for module in core:
+            for cls in [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]:
+                for name, value in list(vars(cls).items()):
+                    replacement = boundary.wrap_attribute(cls, name, value)
+                    if replacement is not None:
+                        put(cls, name, replacement)
+        yield
+    finally:
+        for place, name, value in reversed(undo):
+            setattr(place, name, value)
+
+
+class _Boundary:
+    """What crosses into ``backend`` and back; ``inside`` while the core runs."""
+
+    def __init__(self, backend: Backend):
+        self.backend, self.inside = backend, False
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` for callers outside."""
+        takes_backend = "backend" in inspect.signature(function).parameters
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def crossing(*args: Any, **kwargs: Any) -> Any:
+            if self.inside:
+                return function(*args, **kwargs)
+            if takes_backend and "backend" not in signature.bind_partial(*args, **kwargs).arguments:
+                kwargs["backend"] = self.backend
+            journey = _Journey(self)
+            result = journey.run(function, journey.lift(args), journey.lift(kwargs))
+            journey.check(function.__qualname__)
+            return journey.land(result, function.__qualname__)
+
+        return crossing
+
+    def wrap_attribute(self, cls: type, name: str, value: Any) -> Any:
+        """The replacement for one attribute of a class of the core; None to leave it."""
+        if name == "__init__" and is_dataclass(cls):
+            return self._constructor(value)
+        if isinstance(value, cached_property):
+            return _CachedCrossing(self, value)
+        if name.startswith("_") and name != "__add__":
+            return None
+        if isinstance(value, property) and value.fget is not None:
+            return property(self.wrap(value.fget))
+        if isinstance(value, classmethod):
+            return classmethod(self.wrap(value.__func__))
+        return self.wrap(value) if isinstance(value, FunctionType) else None
+
+    def _constructor(self, init: Callable[..., None]) -> Callable[..., None]:
+        takes_backend = "backend" in inspect.signature(init).parameters
+
+        @wraps(init)
+        def construct(this: Any, *args: Any, **kwargs: Any) -> None:
+            if self.inside:
+                return init(this, *args, **kwargs)
+            if takes_backend and "backend" not in inspect.signature(init).bind_partial(this, *args, **kwargs).arguments:
+                kwargs["backend"] = self.backend
+            twin, journey = object.__new__(type(this)), _Journey(self)
+            journey.run(init, (twin, *journey.lift(args)), journey.lift(kwargs))
+            this.__dict__.update(journey.land(twin.__dict__, type(this).__name__))
+            return None
+
+        return construct
+
+
+class _CachedCrossing:
+    """Stands for a cached_property of the core."""
+
+    def __init__(self, boundary: _Boundary, original: cached_property[Any]):
+        self.boundary, self.original = boundary, original
+        self.compute = boundary.wrap(original.func)
+
+    def __get__(self, this: Any, owner: type | None = None) -> Any:
+        if this is None or self.boundary.inside:
+            return self.original.__get__(this, owner)
+        this.__dict__[self.original.attrname] = value = self.compute(this)
+        return value
+
+
+class _Journey:
+    """One call into the core: what was lifted to the backend, so that the same arrays come back as themselves."""
+
+    def __init__(self, boundary: _Boundary):
+        self.boundary, self.backend = boundary, boundary.backend
+        self.arrays: dict[int, tuple[np.ndarray, Any]] = {}  # by id of the host array; kept alive here
+        self.objects: dict[int, tuple[Any, Any]] = {}
+        self.origins: dict[int, Any] = {}  # by id of the lifted thing
+
+    def run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        """The call itself, inside."""
+        self.boundary.inside = True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.boundary.inside = False
+
+    def lift(self, value: Any) -> Any:
+        """``value`` with its arrays on the backend."""
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+            if id(value) not in self.arrays:
+                twin = self.backend.asarray(value)
+                self.arrays[id(value)], self.origins[id(twin)] = (value, twin), value
+            return self.arrays[id(value)][1]
+        if value is NUMPY:
+            return self.backend
+        if value is np:
+            return self.backend.xp
+        if type(value) in (list, tuple):
+            return type(value)(self.lift(part) for part in value)
+        if type(value) is dict:
+            return {name: self.lift(part) for name, part in value.items()}
+        if isinstance(value, FunctionType) and value.__module__.split(".")[0] != "balinp":
+            return self._callback(value)
+        if self._of_core(value):
+            if id(value) not in self.objects:
+                twin = object.__new__(type(value))
+                self.objects[id(value)], self.origins[id(twin)] = (value, twin), value
+                twin.__dict__.update({name: self._lift_field(part) for name, part in value.__dict__.items()})
+            return self.objects[id(value)][1]
+        return value
+
+    def _lift_field(self, value: Any) -> Any:
+        return value if isinstance(value, FunctionType) else self.lift(value)
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def back(*args: Any, **kwargs: Any) -> Any:
+            outwards = self.land(args, "a callback"), self.land(kwargs, "a callback")
+            self.boundary.inside = False
+            try:
+                return self.lift(function(*outwards[0], **outwards[1]))
+            finally:
+                self.boundary.inside = True
+
+        return back
+
+    def land(self, value: Any, whence: str, field: bool = False) -> Any:
+        """``value`` with its arrays on the host; AssertionError naming ``whence`` if one was not on the backend."""
+        if id(value) in self.origins:
+            return self.origins[id(value)]
+        if isinstance(value, self.backend.xp.ndarray):
+            host = self.backend.to_host(value)
+            return host if field or host.ndim else host[()]  # NumPy's reductions give scalars
+        if isinstance(value, np.ndarray):
+            raise AssertionError(f"{whence}: an array of the result lives on the host, not on {self.backend.name}")
+        if value is self.backend:
+            return NUMPY
+        if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+            return type(value)(self.land(part, whence) for part in value)
+        if type(value) is dict:
+            return {name: self.land(part, f"{whence}.{name}", field=True) for name, part in value.items()}
+        if self._of_core(value):
+            twin = object.__new__(type(value))
+            self.origins[id(value)] = twin
+            self.objects[id(twin)] = (twin, value)  # keeps it alive, so that its id stays its own
+            twin.__dict__.update(self.land(value.__dict__, type(value).__name__))
+            return twin
+        return value
+
+    def check(self, what: str) -> None:
+        """Give the caller's objects the values that were cached in their twins; refuse changed arguments."""
+        for host, twin in list(self.objects.values()):
+            for name in twin.__dict__.keys() - host.__dict__.keys():
+                host.__dict__[name] = self.land(twin.__dict__[name], f"{type(host).__name__}.{name}", field=True)
+        for host, twin in self.arrays.values():
+            if not np.array_equal(self.backend.to_host(twin), host, equal_nan=host.dtype.kind == "f"):
+                raise AssertionError(f"{what} changed an array that it was given")
+
+    @staticmethod
+    def _of_core(value: Any) -> bool:
+        module = type(value).__module__
+        return module.startswith("balinp.") and module[7:] in CORE and is_dataclass(value)
