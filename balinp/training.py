@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .backend import Array
+from .backend import Array, Backend
 from .errors import ConvergenceWarning, InvalidArgumentError
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian, Likelihood
@@ -83,7 +83,7 @@ def fit(
     patience = max(3, -(-settings.patience // per_pass))  # in passes
     for _ in range(-(-settings.max_iterations // per_pass)):
         losses = 0.0
-        for rows in _batches(len(x), per_pass, generator):
+        for rows in _batches(len(x), per_pass, generator, mlp.backend):
             weight = None if sample_weight is None else sample_weight[rows]
             state = bali_step(state, x[rows], y[rows], generator, settings, total, weight)
             losses += state.training_loss * (float(len(y[rows])) if weight is None else float(weight.sum()))
@@ -111,12 +111,12 @@ def has_plateaued(losses: Sequence[float], patience: int, tolerance: float) -> b
     return sum(losses[-2 * patience : -patience]) / patience - sum(losses[-patience:]) / patience < tolerance
 
 
-def _batches(rows: int, count: int, generator: Any) -> Iterator[Any]:
+def _batches(rows: int, count: int, generator: Any, backend: Backend) -> Iterator[Any]:
     """All rows at once, or a random partition of them into ``count`` batches of nearly equal size."""
     if count == 1:
         yield slice(None)
         return
-    order = generator.permutation(rows)
+    order = backend.asarray(generator.permutation(rows))
     for i in range(count):
         yield order[rows * i // count : rows * (i + 1) // count]
 

@@ -6,6 +6,7 @@ new and many more examples. ``pytest --worst-residuals`` prints the table at the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
     if not config.getoption("--worst-residuals"):
         return
     terminalreporter.write_sep("-", f"worst residual ratios in eps (threshold {THRESHOLD:g})")
@@ -73,6 +77,9 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 @pytest.fixture(params=BACKENDS)
 def on_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """The test's NumPy arrays go to every backend in turn whenever the core is called, and its results come back."""
-    chosen = available(request.param)
-    with core_on(chosen, request.module):
+    chosen, only = available(request.param), request.node.get_closest_marker("numpy_only")
+    if only is not None and chosen.name != "numpy":
+        pytest.skip(f"on NumPy only: {only.args[0]}")
+    with core_on(chosen, request.module) as boundary:
         yield chosen
+    assert boundary.crossings or chosen.name == "numpy", "this test never called the core: nothing ran on the backend"

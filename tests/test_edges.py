@@ -31,6 +31,8 @@ from balinp.testing import (
 )
 from balinp.testing.strategies import SIZES
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 
 def conditions(dtype: np.dtype) -> tuple[float, float, float]:
     """LAPACK's: 2, √(0.1/eps), 0.1/eps."""

@@ -37,6 +37,8 @@ from balinp.testing import (
     vec,
 )
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 TAUS = st.sampled_from([0.01, 0.5, 20.0])
 small = st.integers(1, 3)
 

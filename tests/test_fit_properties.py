@@ -29,6 +29,8 @@ from balinp.testing import (
     unvec,
 )
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 SETTINGS = st.builds(
     Settings,
     step=st.sampled_from(["natural", "isotropic", "gradient"]),

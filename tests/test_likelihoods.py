@@ -11,6 +11,8 @@ from balinp import Categorical, Gaussian, InvalidArgumentError
 from balinp.testing.gradients import complex_step_jacobian
 from balinp.testing.residuals import THRESHOLD, assert_residual
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 EPS = np.finfo(float).eps
 LIKELIHOODS = {
     "shared": (Gaussian(0.3), 3),

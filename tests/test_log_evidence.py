@@ -23,6 +23,8 @@ from balinp.testing import (
     sizes,
 )
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 
 def posterior(problem: LayerProblem) -> MatrixNormal:
     return layer_posterior(problem.statistics, problem.prior, problem.noise_covariance)

@@ -29,6 +29,8 @@ from balinp.testing import (
     vec,
 )
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 
 def dense(q: MatrixNormal):
     return dense_normal(q.mean, q.row_precision, q.column_covariance)

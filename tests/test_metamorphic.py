@@ -40,6 +40,8 @@ from balinp.testing import (
     sizes,
 )
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 GRADIENT = Settings(  # untempered: a temperature of 0 would make every Σ zero, and every comparison of them empty
     step="gradient",
     step_size=0.5,

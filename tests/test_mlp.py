@@ -7,6 +7,8 @@ from balinp import MLP, Categorical, Gaussian, InvalidArgumentError
 from balinp.testing import THRESHOLD
 from balinp.testing.gradients import assert_backward, dense_ggn, weight_jacobians
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 WIDTHS = [(2, 1), (3, 2), (1, 4, 1), (2, 3, 3), (3, 5, 2, 2), (2, 3, 1, 4, 3)]
 TOLERANCE = {"tanh": 1e-12, "gelu": 1e-12, "identity": 1e-12, "relu": 1e-7}
 

@@ -64,6 +64,7 @@ def batches(n, size, rng):
         yield rng.permutation(n)[:size] if size else np.arange(n)
 
 
+@pytest.mark.usefixtures("on_backend")
 @pytest.mark.equation("eq:iteration")
 @pytest.mark.equation("eq:pseudo-targets")
 @pytest.mark.equation("eq:ema")
@@ -82,6 +83,7 @@ def test_the_package_computes_the_same(page, widths, batch):
         state = own
 
 
+@pytest.mark.usefixtures("on_backend")
 @pytest.mark.equation("eq:iteration")
 def test_a_fit_is_these_iterations_and_nothing_else():
     """Bit for bit, so that what holds of each iteration above holds of the whole fit."""
@@ -93,6 +95,7 @@ def test_a_fit_is_these_iterations_and_nothing_else():
         np.testing.assert_array_equal(own, other)
 
 
+@pytest.mark.usefixtures("on_backend")
 @pytest.mark.equation("eq:sampling")
 @pytest.mark.equation("eq:monte-carlo-predictive")
 def test_the_sampled_predictive_is_the_same(page):

@@ -12,6 +12,8 @@ from balinp.passes import block_sums, blocks, data_loss, data_sums
 from balinp.testing.gradients import dense_ggn, weight_jacobians
 from balinp.testing.residuals import THRESHOLD, assert_residual, comparison_residual
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 EPS = np.finfo(float).eps
 
 

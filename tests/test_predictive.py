@@ -22,6 +22,8 @@ from balinp.predictive import Predictive
 from balinp.testing.gradients import dense_linearized_predictive
 from balinp.testing.residuals import THRESHOLD, assert_residual, comparison_residual
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 EPS = np.finfo(float).eps
 
 
@@ -77,7 +79,10 @@ def test_of_one_linear_layer_it_is_the_exact_layer_predictive():
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "categorical"])
-@pytest.mark.parametrize("predict", [predict_linearized, lambda s, x: predict_monte_carlo(s, x, NUMPY.generator(0), 9)])
+@pytest.mark.parametrize(
+    "predict",
+    [lambda s, x: predict_linearized(s, x), lambda s, x: predict_monte_carlo(s, x, NUMPY.generator(0), 9)],
+)
 def test_uncertainty_is_never_negative_and_never_below_the_aleatoric(kind, predict):
     state, x = trained(kind=kind)
     x = np.vstack([x, 1e6 * x, 0 * x])

@@ -33,6 +33,8 @@ from balinp.testing import (
     vec,
 )
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 
 def posterior(problem: LayerProblem) -> MatrixNormal:
     return layer_posterior(problem.statistics, problem.prior, problem.noise_covariance)

@@ -21,6 +21,8 @@ from scipy import linalg, stats
 from balinp import MatrixNormal
 from balinp.testing import inverse, kronecker, random_matrix_normal
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 ALPHA = 1e-6
 DRAWS = 20_000
 

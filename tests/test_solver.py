@@ -23,6 +23,8 @@ from balinp.passes import data_sums
 from balinp.solver import layer_regression
 from balinp.testing.residuals import THRESHOLD, assert_residual, comparison_residual, solve_residual
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 ONE_STEP = Settings.preset("literal", prior_precision=0.7)  # one exact regression, the whole step, nothing learnt
 
 

@@ -21,6 +21,8 @@ from balinp.testing import (
     sizes,
 )
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 SUMS = ("gram", "cross", "target_gram", "curvature")
 RATES = [0.0, 0.25, 0.5, 1.0]
 

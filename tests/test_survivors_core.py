@@ -24,6 +24,8 @@ from balinp import (
 from balinp.backend import Backend
 from balinp.testing import random_matrix_normal
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 OTHER = Backend(**{**vars(NUMPY), "name": "other"})  # NumPy under another name, to see whether it is passed on
 
 
@@ -61,6 +63,7 @@ def test_a_failed_factorisation_names_its_matrix(name):
     assert caught.value.name == name
 
 
+@pytest.mark.numpy_only("it looks for NumPy under another name")
 def test_the_backend_is_passed_on():
     q = MatrixNormal.from_natural_parameters(np.eye(2), np.eye(3), np.ones((3, 2)), OTHER)
     assert q.backend is OTHER

@@ -12,6 +12,8 @@ from balinp.solver import trusted_scale
 from balinp.testing import assert_residual, comparison_residual
 from balinp.training import has_plateaued
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 LITERAL = Settings.preset("literal", tolerance=0, max_iterations=1)
 
 
@@ -83,6 +85,7 @@ def test_patience_counts_iterations_in_whole_passes_and_three_at_least(patience,
     assert len(result.history) == 2 + passes
 
 
+@pytest.mark.numpy_only("the boundary stands between the caller and the core")
 def test_the_warning_points_at_the_caller():
     x, y, mlp, likelihood = data()
     with warnings.catch_warnings(record=True) as caught:

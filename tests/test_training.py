@@ -23,6 +23,8 @@ from balinp.testing.gradients import complex_step_jacobian
 from balinp.testing.residuals import THRESHOLD, assert_residual, comparison_residual
 from balinp.training import has_plateaued, negative_log_likelihood
 
+pytestmark = pytest.mark.usefixtures("on_backend")
+
 
 def generator(seed=7):
     return np.random.default_rng(seed)

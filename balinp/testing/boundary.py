@@ -31,12 +31,15 @@ CORE = (
 
 
 @contextmanager
-def core_on(backend: Backend, *modules: ModuleType) -> Iterator[None]:
-    """Inside, the core runs on ``backend`` for callers in balinp, in balinp.testing and in ``modules``."""
+def core_on(backend: Backend, *modules: ModuleType) -> Iterator[Boundary]:
+    """Inside, the core runs on ``backend`` for callers in the rest of balinp and in ``modules``; NUMPY changes nothing.
+
+    The Boundary that it gives counts the ``crossings``: none means that nothing ran on the backend.
+    """
+    boundary = Boundary(backend)
     if backend is NUMPY:
-        yield
+        yield boundary
         return
-    boundary = _Boundary(backend)
     undo: list[tuple[Any, str, Any]] = []
 
     def put(place: Any, name: str, value: Any) -> None:
@@ -45,30 +48,30 @@ def core_on(backend: Backend, *modules: ModuleType) -> Iterator[None]:
 
     core = [import_module(f"balinp.{name}") for name in CORE]
     names = {module.__name__ for module in core}
-    outside = [m for n, m in sys.modules.items() if n.startswith("balinp.testing.") and "device" not in n]
+    outside = [m for n, m in sys.modules.items() if n.split(".")[0] == "balinp" and n not in names and n != __name__]
     wrapped: dict[Any, Any] = {}
     try:
-        for module in dict.fromkeys([*core, import_module("balinp"), *outside, *modules]):
+        for module in dict.fromkeys([*outside, *modules]):
             for name, value in list(vars(module).items()):
                 if isinstance(value, FunctionType) and value.__module__ in names:
                     put(module, name, wrapped.setdefault(value, boundary.wrap(value)))
-        for module in core:
-            for cls in [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]:
-                for name, value in list(vars(cls).items()):
-                    replacement = boundary.wrap_attribute(cls, name, value)
-                    if replacement is not None:
-                        put(cls, name, replacement)
-        yield
+        classes = [v for m in core for v in vars(m).values() if isinstance(v, type) and v.__module__ == m.__name__]
+        for cls in [Backend, *classes]:
+            for name, value in list(vars(cls).items()):
+                replacement = boundary.wrap_attribute(cls, name, value)
+                if replacement is not None:
+                    put(cls, name, replacement)
+        yield boundary
     finally:
         for place, name, value in reversed(undo):
             setattr(place, name, value)
 
 
-class _Boundary:
-    """What crosses into ``backend`` and back; ``inside`` while the core runs."""
+class Boundary:
+    """What crosses into ``backend`` and back: ``crossings`` times so far; ``inside`` while the core runs."""
 
     def __init__(self, backend: Backend):
-        self.backend, self.inside = backend, False
+        self.backend, self.inside, self.crossings = backend, False, 0
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function`` for callers outside."""
@@ -79,10 +82,15 @@ class _Boundary:
         def crossing(*args: Any, **kwargs: Any) -> Any:
             if self.inside:
                 return function(*args, **kwargs)
+            given = kwargs
             if takes_backend and "backend" not in signature.bind_partial(*args, **kwargs).arguments:
-                kwargs["backend"] = self.backend
+                given = {**kwargs, "backend": NUMPY}
             journey = _Journey(self)
-            result = journey.run(function, journey.lift(args), journey.lift(kwargs))
+            try:
+                inwards = journey.lift(args), journey.lift(given)
+            except _StaysOnHostError:
+                return function(*args, **kwargs)
+            result = journey.run(function, *inwards)
             journey.check(function.__qualname__)
             return journey.land(result, function.__qualname__)
 
@@ -90,7 +98,7 @@ class _Boundary:
 
     def wrap_attribute(self, cls: type, name: str, value: Any) -> Any:
         """The replacement for one attribute of a class of the core; None to leave it."""
-        if name == "__init__" and is_dataclass(cls):
+        if name == "__init__" and is_dataclass(cls) and cls is not Backend:
             return self._constructor(value)
         if isinstance(value, cached_property):
             return _CachedCrossing(self, value)
@@ -109,10 +117,15 @@ class _Boundary:
         def construct(this: Any, *args: Any, **kwargs: Any) -> None:
             if self.inside:
                 return init(this, *args, **kwargs)
+            given = kwargs
             if takes_backend and "backend" not in inspect.signature(init).bind_partial(this, *args, **kwargs).arguments:
-                kwargs["backend"] = self.backend
+                given = {**kwargs, "backend": NUMPY}
             twin, journey = object.__new__(type(this)), _Journey(self)
-            journey.run(init, (twin, *journey.lift(args)), journey.lift(kwargs))
+            try:
+                inwards = (twin, *journey.lift(args)), journey.lift(given)
+            except _StaysOnHostError:
+                return init(this, *args, **kwargs)
+            journey.run(init, *inwards)
             this.__dict__.update(journey.land(twin.__dict__, type(this).__name__))
             return None
 
@@ -122,7 +135,7 @@ class _Boundary:
 class _CachedCrossing:
     """Stands for a cached_property of the core."""
 
-    def __init__(self, boundary: _Boundary, original: cached_property[Any]):
+    def __init__(self, boundary: Boundary, original: cached_property[Any]):
         self.boundary, self.original = boundary, original
         self.compute = boundary.wrap(original.func)
 
@@ -133,10 +146,14 @@ class _CachedCrossing:
         return value
 
 
+class _StaysOnHostError(Exception):
+    """Complex arrays, which are the tests' own way to differentiate, and other backends do not cross."""
+
+
 class _Journey:
     """One call into the core: what was lifted to the backend, so that the same arrays come back as themselves."""
 
-    def __init__(self, boundary: _Boundary):
+    def __init__(self, boundary: Boundary):
         self.boundary, self.backend = boundary, boundary.backend
         self.arrays: dict[int, tuple[np.ndarray, Any]] = {}  # by id of the host array; kept alive here
         self.objects: dict[int, tuple[Any, Any]] = {}
@@ -144,7 +161,7 @@ class _Journey:
 
     def run(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """The call itself, inside."""
-        self.boundary.inside = True
+        self.boundary.inside, self.boundary.crossings = True, self.boundary.crossings + 1
         try:
             return function(*args, **kwargs)
         finally:
@@ -152,6 +169,10 @@ class _Journey:
 
     def lift(self, value: Any) -> Any:
         """``value`` with its arrays on the backend."""
+        if isinstance(value, np.ndarray) and value.dtype.kind == "c":
+            raise _StaysOnHostError
+        if isinstance(value, Backend) and value is not NUMPY:
+            raise _StaysOnHostError
         if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
             if id(value) not in self.arrays:
                 twin = self.backend.asarray(value)
@@ -224,5 +245,4 @@ class _Journey:
 
     @staticmethod
     def _of_core(value: Any) -> bool:
-        module = type(value).__module__
-        return module.startswith("balinp.") and module[7:] in CORE and is_dataclass(value)
+        return is_dataclass(value) and any(c.__module__.removeprefix("balinp.") in CORE for c in type(value).__mro__)
