@@ -93,8 +93,11 @@ class Backend:
 
 def _numpy_cholesky(matrix: np.ndarray) -> np.ndarray | None:
     if matrix.ndim > 2:
-        factors: list[Any] = [_numpy_cholesky(each) for each in matrix.reshape(-1, *matrix.shape[-2:])]
-        return None if any(f is None for f in factors) else np.array(factors, matrix.dtype).reshape(matrix.shape)
+        try:
+            factors = np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            return None
+        return factors if np.all(np.isfinite(factors)) else None
     (potrf,) = scipy.linalg.get_lapack_funcs(("potrf",), (matrix,))
     upper, info = potrf(matrix.T, lower=False, clean=True)  # the transpose of a C-ordered array is what LAPACK reads
     factor = upper.T

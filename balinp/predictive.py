@@ -68,9 +68,9 @@ class Predictive:
 def _gaussian_log_density(difference: Array, covariance: Array, backend: Backend) -> Array:
     """log N(difference | 0, covariance) over the leading axes; covariance (n, K, K), difference (..., n, K)."""
     xp, k = backend.xp, difference.shape[-1]
-    factor = xp.linalg.cholesky(covariance)  # batched
+    factor = backend.cholesky(covariance, "predictive covariance")  # batched
     columns = xp.moveaxis(difference, -2, 0).reshape(len(covariance), -1, k)  # (n, S, K)
-    white = xp.linalg.solve(factor, xp.swapaxes(columns, -1, -2))
+    white = backend.solve_triangular(factor, xp.swapaxes(columns, -1, -2))
     squares = xp.moveaxis(xp.sum(white**2, axis=-2), 0, -1).reshape(difference.shape[:-1])
     half_log_det = xp.sum(xp.log(xp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
     return -squares / 2 - half_log_det - k * log(2 * pi) / 2

@@ -245,4 +245,5 @@ class _Journey:
 
     @staticmethod
     def _of_core(value: Any) -> bool:
-        return is_dataclass(value) and any(c.__module__.removeprefix("balinp.") in CORE for c in type(value).__mro__)
+        kind: type = type(value)
+        return is_dataclass(kind) and any(c.__module__.removeprefix("balinp.") in CORE for c in kind.__mro__)
