@@ -21,6 +21,8 @@ def step_curvature(curvature: Array, settings: Settings, xp: Any) -> Array:
     eye = xp.eye(k, dtype=curvature.dtype)
     if settings.step == "gradient":
         return eye / settings.step_size
+    if settings.step == "natural" and not settings.damping:
+        return curvature
     mean = float(xp.trace(curvature)) / k
     if mean < _least(
         curvature, xp
@@ -28,7 +30,7 @@ def step_curvature(curvature: Array, settings: Settings, xp: Any) -> Array:
         mean = 1.0 if settings.prior == "tied" else _least(curvature, xp)
     if settings.step == "isotropic":
         return eye * mean
-    return curvature + eye * (settings.damping * mean) if settings.damping else curvature
+    return curvature + eye * (settings.damping * mean)
 
 
 def _least(curvature: Array, xp: Any) -> float:
@@ -54,7 +56,8 @@ def kronecker_precision(
         return prior_precision, curvature
     xp, sigma = previous.backend.xp, previous.column_covariance
     k = len(curvature)
-    b = max(float(xp.sum(curvature * sigma)) / float(xp.trace(sigma)), _least(curvature, xp))
+    weighted, trace = previous.backend.floats(xp.sum(curvature * sigma), xp.trace(sigma))
+    b = max(weighted / trace, _least(curvature, xp))
     rest = max(1 - determined, float(xp.finfo(curvature.dtype).eps) ** 0.5)  # 1 − κ, not below the rounding of B
     return prior_precision / b, (1 - rest) * curvature + xp.eye(k, dtype=curvature.dtype) * (rest * b)
 
@@ -63,7 +66,7 @@ def determined_share(posterior: MatrixNormal, row_prior: float) -> float:
     """κ = tr(U P⁻¹)/D = 1 − π tr(P⁻¹)/D: the share of a layer's input directions that the data determine.
     (eq:determined-share)
     """
-    return 1 - row_prior * float(posterior.row_covariance_trace) / posterior.mean.shape[0]
+    return 1 - row_prior * posterior.traces[0] / posterior.mean.shape[0]
 
 
 def effective_parameters(posterior: MatrixNormal, prior_precision: float, determined: float, prior: str) -> float:
@@ -74,8 +77,8 @@ def effective_parameters(posterior: MatrixNormal, prior_precision: float, determ
     d, k = posterior.mean.shape
     if prior == "tied":
         return k * d * determined
-    trace = float(posterior.row_covariance_trace) * float(posterior.backend.xp.trace(posterior.column_covariance))
-    return max(d * k - prior_precision * trace, 0.0)
+    rows, columns = posterior.traces
+    return max(d * k - prior_precision * rows * columns, 0.0)
 
 
 def prior_norm(mean: Array, step: Array, prior: str, backend: Any) -> float:

@@ -60,6 +60,12 @@ class MatrixNormal:
         xp, L = self.backend.xp, self.row_factor
         return xp.sum(self.backend.solve_triangular(L, xp.eye(len(L), dtype=L.dtype)) ** 2)
 
+    @cached_property
+    def traces(self) -> tuple[float, float]:
+        """(tr P⁻¹, tr Σ) as Python numbers, fetched together."""
+        rows, columns = self.backend.floats(self.row_covariance_trace, self.backend.xp.trace(self.column_covariance))
+        return rows, columns
+
     def log_determinant(self) -> Array:
         """log|Cov(vec W)| = D log|Σ| − K log|P|.   (eq:log-determinant)"""
         d, k = self.mean.shape
@@ -147,4 +153,4 @@ class MatrixNormal:
         return other
 
 
-_CACHED = ("row_factor", "column_factor", "row_log_determinant", "column_log_determinant", "row_covariance_trace")
+_CACHED = ("row_factor", "column_factor", "row_log_determinant", "column_log_determinant", "row_covariance_trace", "traces")

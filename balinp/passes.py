@@ -21,11 +21,11 @@ def blocks(rows: int, block_rows: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class PassSums:
-    """Sums over the data of one pass: per layer the statistics of (A_l, G_l) with probes, the loss in nats, the
-    squared residual."""
+    """Sums over the data of one pass: per layer the statistics of (A_l, G_l) with probes, the loss in nats (of a
+    block a 0-d array, lest the host wait for every block), the squared residual."""
 
     layers: list[LayerStatistics]
-    loss: float
+    loss: Any
     squared_residual: Any
 
     def __add__(self, other: PassSums) -> PassSums:
@@ -70,7 +70,7 @@ def block_sums(
         layers[-1], curvature=xp.einsum("n,nij->ij", w, likelihood.curvature(h))
     )  # eq:output-curvature
     residual = likelihood.squared_residual(h, y, w) if isinstance(likelihood, Gaussian) else 0.0
-    return PassSums(layers, float(w @ likelihood.loss(h, y)), residual)
+    return PassSums(layers, (w @ likelihood.loss(h, y)).astype("float64"), residual)
 
 
 def data_sums(
@@ -99,7 +99,7 @@ def data_sums(
         total = sums if total is None else total + sums
     if total is None:
         raise InvalidArgumentError("x must have at least one row, got none")
-    return total
+    return replace(total, loss=float(total.loss))
 
 
 def data_loss(
@@ -112,8 +112,9 @@ def data_loss(
     sample_weight: Array | None,
 ) -> float:
     """∑ w_n ℓ_n over all rows, in nats."""
-    total = 0.0
+    total: Any = 0.0
     for rows in blocks(len(x), settings.block_rows):
         loss = likelihood.loss(mlp.forward(weights, x[rows]).outputs[-1], y[rows])
-        total += float(mlp.backend.xp.sum(loss) if sample_weight is None else sample_weight[rows] @ loss)
-    return total
+        block = mlp.backend.xp.sum(loss) if sample_weight is None else sample_weight[rows] @ loss
+        total = total + block.astype("float64")
+    return float(total)

@@ -79,19 +79,22 @@ def log_evidence(
     noise_covariance: Array,
     backend: Backend = NUMPY,
     row_factor: Array | None = None,
+    column_factor: Array | None = None,
 ) -> Array:
     """log p(T) for T ~ MN(A M₀, I + A Λ₀⁻¹ Aᵀ, Σ), in nats, at D × D cost; a 0-d array.   (eq:log-evidence)
 
     −½[N K log 2π + N log|Σ| + K(log|P| − log|Λ₀|) + tr(Σ⁻¹(TᵀT + M₀ᵀΛ₀M₀ − MᵀPM))], by the determinant lemma and
-    Woodbury, with P and M of eq:layer-posterior. Needs statistics.target_gram. ``row_factor``: the Cholesky factor of
-    P, when the caller has it. Raises NotPositiveDefiniteError if P, Λ₀ or Σ is not positive definite.
+    Woodbury, with P and M of eq:layer-posterior. Needs statistics.target_gram. ``row_factor`` and
+    ``column_factor``: the Cholesky factors of P and Σ, when the caller has them. Raises NotPositiveDefiniteError if P, Λ₀ or Σ is not positive definite.
     """
     _check_prior(statistics, prior)
     xp, n, k = backend.xp, statistics.count, statistics.cross.shape[1]
     L = row_factor
     if L is None:
         L = backend.cholesky(prior.precision + statistics.gram, "row_precision")
-    R = backend.cholesky(noise_covariance, "noise_covariance")
+    R = column_factor
+    if R is None:
+        R = backend.cholesky(noise_covariance, "noise_covariance")
     white = backend.solve_triangular(L, prior.linear_term + statistics.cross)  # MᵀPM = whiteᵀ white
     quadratic = statistics.target_gram + prior.mean.T @ prior.linear_term - white.T @ white
     rows = 2 * xp.sum(xp.log(xp.diagonal(L))) - prior.log_determinant

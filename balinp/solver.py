@@ -72,7 +72,8 @@ class BALIState:
         if self.temperature == 0:
             return self.means
         draw = self.mlp.backend.standard_normal
-        return [p.sample(draw(generator, p.mean.shape, p.mean.dtype)) for p in self.posteriors]
+        root, posteriors = self.temperature**0.5, [layer.posterior for layer in self.layers]  # with their factors
+        return [p.sample(root * draw(generator, p.mean.shape, p.mean.dtype)) for p in posteriors]
 
 
 def initial_state(
@@ -122,7 +123,8 @@ def layer_regression(layer: LayerState, batch: LayerStatistics, rate: float, set
     if settings.noise == "residual":
         sigma = _residual_covariance(targets, posterior.mean, settings, xp)
         posterior = posterior.with_column_covariance(sigma)
-    evidence = float(log_evidence(running.map_targets(-S), prior, posterior.column_covariance, b, posterior.row_factor))
+    factors = posterior.row_factor, posterior.column_factor
+    evidence = float(log_evidence(running.map_targets(-S), prior, posterior.column_covariance, b, *factors))
     return LayerRegression(posterior, running, S, pi, evidence)
 
 

@@ -49,9 +49,9 @@ class LayerStatistics:
         left, right, z = inputs, targets, probes
         if weights is not None:
             weights = backend.asarray(weights, dtype=inputs.dtype)
-            if bool(backend.xp.any(weights < 0)):
+            negative, count = backend.floats(backend.xp.sum(weights < 0), backend.xp.sum(weights))
+            if negative:
                 raise InvalidArgumentError(f"weights must not be negative, got {float(backend.xp.min(weights)):g}")
-            count = float(backend.xp.sum(weights))
             root = backend.xp.sqrt(weights)[:, None]  # both factors scaled, so that Gram matrices stay symmetric
             left, right = root * inputs, root * targets
             z = None if probes is None else root * probes

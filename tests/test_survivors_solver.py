@@ -156,7 +156,7 @@ def test_a_single_layer_draws_nothing():
 
 
 def test_one_factorisation_per_matrix_and_iteration():
-    """P, Q, and Σ for the evidence and the tied prior's norm; the evidence takes P's factor from the posterior."""
+    """P, Q, and Σ for the evidence and the tied prior's norm; the evidence takes both factors from the posterior."""
     names = []
 
     class Counting(Backend):
@@ -166,4 +166,4 @@ def test_one_factorisation_per_matrix_and_iteration():
 
     state, x, y = problem(LITERAL, Counting(**vars(NUMPY)))
     bali_step(state, x, y, np.random.default_rng(0), LITERAL)
-    assert sorted(names) == sorted(["noise precision", "row_precision", "noise_covariance"] * 2)
+    assert sorted(names) == sorted(["noise precision", "row_precision", "column_covariance"] * 2)
