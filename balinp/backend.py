@@ -41,6 +41,9 @@ class Backend:
     _cholesky: Callable[[Array], Array | None]
     _solve_triangular: Callable[..., Array]
 
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return get_backend, (self.name,)  # pickled and copied by name, as modules cannot be
+
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """``values`` as an array of this library; no copy when it is one already."""
         return self.xp.asarray(values, dtype=dtype)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from . import persistence
-from .backend import NUMPY
+from .backend import Backend, get_backend
 from .errors import InvalidArgumentError, NotFittedError
 from .likelihoods import Likelihood
 from .mlp import MLP
@@ -35,6 +35,9 @@ class BALIEstimator(Parameters, ABC):
 
     Attributes after fit: state_ (BALIState), history_ (IterationRecords, losses in nats per row in the units of y),
     n_iter_, converged_, n_features_in_, feature_names_in_ (data frames only).
+
+    backend "cupy" does the training and the predictions on the GPU. X, y and weights may then be NumPy or CuPy arrays,
+    and what comes back is of the kind that X is; checks and scales are made on the host, files are the same.
     """
 
     _preset: str | None
@@ -56,6 +59,7 @@ class BALIEstimator(Parameters, ABC):
         preset: str | None,
         settings: dict[str, Any] | None,
         random_state: Any,
+        backend: str,
     ):
         self.hidden_widths = hidden_widths
         self.activation = activation
@@ -66,6 +70,7 @@ class BALIEstimator(Parameters, ABC):
         self.preset = preset
         self.settings = settings
         self.random_state = random_state
+        self.backend = backend
 
     def fit(
         self,
@@ -91,11 +96,11 @@ class BALIEstimator(Parameters, ABC):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, test: tuple[Any, Any] | None, callback: Callback | None) -> Self:
         self._check_parameters()
-        x, targets, weight = self._prepare_data(X, y, sample_weight)
+        x, targets, weight = self._moved(self._prepare_data(X, y, sample_weight), get_backend(self.backend))
         generator = as_generator(self.random_state)
         self._predict_seed = int(generator.integers(2**63))
         settings = self._fit_settings(len(x))
-        watched = None if test is None else self._watched(*test)
+        watched = None if test is None else self._moved(self._later_data(*test, None), get_backend(self.backend))[:2]
         result = fit(
             x, targets, self._network(), self._likelihood(), generator, settings, None, None, watched, weight, callback
         )
@@ -110,18 +115,26 @@ class BALIEstimator(Parameters, ABC):
         """The whole predictive distribution at X (n, d): means, aleatoric and epistemic covariances (see Predictive).
 
         In the units of y; linearised or Monte Carlo as the parameter ``predictive`` says. The same X gives the same
-        bits.
+        bits. Arrays of the kind that X is (see ``backend``).
         """
+        predictive = self._predictive(X)
+        return Predictive(*(None if part is None else self._like(X, part) for part in vars(predictive).values()))
+
+    def _predictive(self, X: Any) -> Predictive:
+        """``predict_distribution`` on the host."""
         self._check_fitted()
-        x = self.x_scaler_.transform(as_features(X, self.n_features_in_, self._names()), self._dtype)
+        x = self.x_scaler_.transform(as_features(self._host(X), self.n_features_in_, self._names()), self._dtype)
         if not np.all(np.isfinite(x)):
             raise InvalidArgumentError("X lies too far from the training data to be represented; check its units")
+        core = self.state_.mlp.backend
         with np.errstate(over="ignore", invalid="ignore"):
             if self.predictive == "linearized":
-                predictive = predict_linearized(self.state_, x)
+                found = predict_linearized(self.state_, core.asarray(x))
             else:
-                predictive = predict_monte_carlo(self.state_, x, as_generator(self._predict_seed), self.draws)
-            predictive = self._rescaled(predictive)
+                seed = as_generator(self._predict_seed)
+                found = predict_monte_carlo(self.state_, core.asarray(x), seed, self.draws)
+            found = Predictive(*(None if part is None else core.to_host(part) for part in vars(found).values()))
+            predictive = self._rescaled(found)
         if not (np.all(np.isfinite(predictive.mean)) and np.all(np.isfinite(predictive.covariance))):
             raise InvalidArgumentError(
                 "X lies so far from the training data that the prediction overflows; check its units"
@@ -134,9 +147,12 @@ class BALIEstimator(Parameters, ABC):
         persistence.save_estimator(self, path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """The model saved at ``path``, bit for bit. Raises ModelFileError for a damaged, foreign or newer file."""
-        estimator = persistence.load_estimator(path)
+    def load(cls, path: str | Path, backend: str = "numpy") -> Self:
+        """The model saved at ``path``, bit for bit, whatever it was trained on, to go on with ``backend``.
+
+        Raises ModelFileError for a damaged, foreign or newer file.
+        """
+        estimator = persistence.load_estimator(path, get_backend(backend))
         if not isinstance(estimator, cls):
             raise InvalidArgumentError(f"{path} holds a {type(estimator).__name__}, not a {cls.__name__}")
         return estimator
@@ -162,15 +178,16 @@ class BALIEstimator(Parameters, ABC):
             x, targets, weight = self._later_data(X, y, sample_weight)
         self.n_rows_seen_ += float(len(x) if weight is None else weight.sum())
         settings = self._fit_settings(len(x))
+        x, targets, weight = self._moved((x, targets, weight), self.state_.mlp.backend)
         self.state_ = bali_step(self.state_, x, targets, self._generator, settings, self.n_rows_seen_, weight)
         self.n_iter_ += 1
         return self
 
     def _prepare_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        features = as_features(X)
-        weight = as_sample_weight(sample_weight, len(features))
+        features = as_features(self._host(X))
+        weight = as_sample_weight(self._host(sample_weight), len(features))
         keep = slice(None) if weight is None else weight > 0
-        targets = self._fit_targets(y, features, weight)
+        targets = self._fit_targets(self._host(y), features, weight)
         self.n_features_in_ = features.shape[1]
         self.__dict__.pop("feature_names_in_", None)
         names = feature_names(X)
@@ -181,17 +198,30 @@ class BALIEstimator(Parameters, ABC):
         return x, targets[keep], None if weight is None else weight[keep].astype(self._dtype)
 
     def _later_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        features = as_features(X, self.n_features_in_, self._names())
-        weight = as_sample_weight(sample_weight, len(features))
+        features = as_features(self._host(X), self.n_features_in_, self._names())
+        weight = as_sample_weight(self._host(sample_weight), len(features))
         x = self.x_scaler_.transform(features, self._dtype)
-        return x, self._later_targets(y, len(x)), None if weight is None else weight.astype(self._dtype)
+        return x, self._later_targets(self._host(y), len(x)), None if weight is None else weight.astype(self._dtype)
 
-    def _watched(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        x, targets, _ = self._later_data(X, y, None)
-        return x, targets
+    @staticmethod
+    def _moved(arrays: tuple[Any, ...], backend: Backend) -> tuple[Any, ...]:
+        """Data checked and scaled on the host, moved to where the core works; None stays None."""
+        return tuple(None if array is None else backend.asarray(array) for array in arrays)
+
+    def _host(self, values: Any) -> Any:
+        """``values`` as a NumPy array if they are one of the backend; anything else as it is."""
+        backend = get_backend(self.backend)
+        foreign = isinstance(values, backend.xp.ndarray) and not isinstance(values, np.ndarray)
+        return backend.to_host(values) if foreign else values
+
+    def _like(self, X: Any, result: np.ndarray) -> Any:
+        """``result`` as an array of the kind that X is; text, which no device holds, stays with NumPy."""
+        backend = get_backend(self.backend)
+        return backend.asarray(result) if isinstance(X, backend.xp.ndarray) and result.dtype.kind in "biuf" else result
 
     def _network(self) -> MLP:
-        return MLP((self.n_features_in_, *self.hidden_widths, self._network_outputs()), self.activation, NUMPY)
+        widths = (self.n_features_in_, *self.hidden_widths, self._network_outputs())
+        return MLP(widths, self.activation, get_backend(self.backend))
 
     def _fit_settings(self, rows: int) -> Settings:
         changes: dict[str, Any] = {}
@@ -209,6 +239,9 @@ class BALIEstimator(Parameters, ABC):
             hasattr(w, "__index__") and w > 0 for w in (widths if np.iterable(widths) else [None])
         ):
             raise InvalidArgumentError(f"hidden_widths must be a sequence of positive integers, got {widths!r}")
+        if not isinstance(self.backend, str):
+            raise InvalidArgumentError(f"backend must be 'numpy' or 'cupy', got {self.backend!r}")
+        get_backend(self.backend)
         if self.predictive not in ("monte_carlo", "linearized"):
             raise InvalidArgumentError(f"predictive must be 'monte_carlo' or 'linearized', got {self.predictive!r}")
         if not hasattr(self.draws, "__index__") or self.draws < 1:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from .backend import get_backend
 from .base import BALIEstimator
 from .errors import InvalidArgumentError
 from .heteroscedastic import Heteroscedastic
@@ -32,7 +33,8 @@ class BALIRegressor(BALIEstimator):
     to 20 000; None: all), max_iterations (rounded up to whole passes over the data), shared_noise (one noise variance
     for all outputs), preset ("literal": the abstract's reading alone), settings (a dict of Settings fields, to change
     any detail), random_state, noise ("constant", or "input-dependent": the network learns a log-variance for every
-    target beside its mean). After fit with constant noise also: noise_variance_ (outputs,), in squared units of y.
+    target beside its mean), backend ("numpy", or "cupy": on the GPU). After fit with constant noise also:
+    noise_variance_ (outputs,), in squared units of y.
     """
 
     _estimator_type = "regressor"
@@ -51,9 +53,11 @@ class BALIRegressor(BALIEstimator):
         settings: dict[str, Any] | None = None,
         random_state: Any = None,
         noise: str = "constant",
+        backend: str = "numpy",
     ):
         super().__init__(
-            hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings, random_state
+            *(hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings),
+            *(random_state, backend),
         )
         self.shared_noise = shared_noise
         self.noise = noise
@@ -68,30 +72,31 @@ class BALIRegressor(BALIEstimator):
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The predictive mean at X (n, d), (n,) or (n, outputs) as y was; with ``return_std`` also the total
         deviation."""
-        predictive = self.predict_distribution(X)
-        mean = self._shaped(predictive.mean)
+        predictive = self._predictive(X)
+        mean = self._like(X, self._shaped(predictive.mean))
         if not return_std:
             return mean
-        return mean, self._shaped(np.sqrt(np.diagonal(predictive.covariance, axis1=1, axis2=2)))
+        return mean, self._like(X, self._shaped(np.sqrt(np.diagonal(predictive.covariance, axis1=1, axis2=2))))
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of y at X (n, d), noise included: (n, n_samples) or (n, outputs, n_samples); each is one network's."""
         self._check_fitted()
         generator = as_generator(random_state)
-        x = self.x_scaler_.transform(as_features(X, self.n_features_in_, self._names()), self._dtype)
-        predictive = predict_monte_carlo(self.state_, x, generator, n_samples)
-        h: Any = predictive.draws
-        variance = self._noise() if predictive.draw_variances is None else predictive.draw_variances
+        x = self.x_scaler_.transform(as_features(self._host(X), self.n_features_in_, self._names()), self._dtype)
+        core = self.state_.mlp.backend
+        predictive = predict_monte_carlo(self.state_, core.asarray(x), generator, n_samples)
+        h: Any = core.to_host(predictive.draws)
+        variance = self._noise() if predictive.draw_variances is None else core.to_host(predictive.draw_variances)
         noise = generator.standard_normal(h.shape).astype(h.dtype)
         y = (h + noise * np.sqrt(variance)) * self.y_scaler_.scale + self.y_scaler_.offset
         draws = np.moveaxis(y.astype(h.dtype), 0, -1)
-        return draws[:, 0] if self._flat_y else draws
+        return self._like(X, draws[:, 0] if self._flat_y else draws)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The coefficient of determination R² of the predictive mean, averaged over outputs."""
-        mean = self.predict(X)
-        y = as_regression_targets(y, len(mean)).reshape(mean.shape)
-        weight = as_sample_weight(sample_weight, len(mean))
+        mean = self.predict(self._host(X))
+        y = as_regression_targets(self._host(y), len(mean)).reshape(mean.shape)
+        weight = as_sample_weight(self._host(sample_weight), len(mean))
         residual = np.average((y - mean) ** 2, axis=0, weights=weight)
         spread = np.average((y - np.average(y, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
         ratio = np.where(spread > 0, residual / np.where(spread > 0, spread, 1), np.where(residual > 0, 1.0, 0.0))
@@ -110,7 +115,7 @@ class BALIRegressor(BALIEstimator):
                 "noise_variance_ is for noise='constant'; with noise='input-dependent' it is "
                 "predict_distribution(X).aleatoric"
             )
-        return likelihood.noise_variance
+        return likelihood.backend.to_host(likelihood.noise_variance)
 
     def _automatic(self, rows: int) -> dict[str, Any]:
         return {} if rows <= 20_000 else {"batch_size": 4096, "rate": 0.1, "step_scale": 0.05}
@@ -132,9 +137,10 @@ class BALIRegressor(BALIEstimator):
         return self._outputs() * (2 if self.noise == "input-dependent" else 1)
 
     def _likelihood(self) -> Gaussian | Heteroscedastic:
+        backend = get_backend(self.backend)
         if self.noise == "input-dependent":
-            return Heteroscedastic(self._fit_settings(1).noise_floor)
-        return Gaussian(np.ones((), self._dtype) if self.shared_noise else np.ones(self._outputs(), self._dtype))
+            return Heteroscedastic(self._fit_settings(1).noise_floor, backend=backend)
+        return Gaussian(np.ones(() if self.shared_noise else self._outputs(), self._dtype), backend)
 
     def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
         targets = as_regression_targets(y, len(features))
@@ -213,9 +219,11 @@ class BALIClassifier(BALIEstimator):
         preset: str | None = None,
         settings: dict[str, Any] | None = None,
         random_state: Any = None,
+        backend: str = "numpy",
     ):
         super().__init__(
-            hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings, random_state
+            *(hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings),
+            *(random_state, backend),
         )
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -227,7 +235,7 @@ class BALIClassifier(BALIEstimator):
         if first:
             if classes is None:
                 raise InvalidArgumentError("classes must be given in the first call of partial_fit, got None")
-            self._known_classes = np.unique(as_labels(classes, len(classes)))
+            self._known_classes = np.unique(as_labels(self._host(classes), len(classes)))
         try:
             return self._partial_fit(X, y, sample_weight, first)
         finally:
@@ -235,8 +243,8 @@ class BALIClassifier(BALIEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label at each row of X (n, d); (n,)."""
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        probabilities: Any = self._predictive(X).probabilities
+        return self._like(X, self.classes_[probabilities.argmax(axis=1)])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, in the order of classes_, (n, K)."""
@@ -245,16 +253,16 @@ class BALIClassifier(BALIEstimator):
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of the label at X (n, d): (n, n_samples)."""
-        cumulative = np.cumsum(self.predict_proba(X), axis=1)
+        cumulative = np.cumsum(self.predict_proba(self._host(X)), axis=1)
         uniform = as_generator(random_state).random((len(cumulative), n_samples))
         index = (uniform[:, :, None] > cumulative[:, None, :]).sum(axis=2)
-        return self.classes_[np.minimum(index, len(self.classes_) - 1)]
+        return self._like(X, self.classes_[np.minimum(index, len(self.classes_) - 1)])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of labels predicted right."""
-        predicted = self.predict(X)
-        right = predicted == as_labels(y, len(predicted))
-        return float(np.average(right, weights=as_sample_weight(sample_weight, len(predicted))))
+        predicted = self.predict(self._host(X))
+        right = predicted == as_labels(self._host(y), len(predicted))
+        return float(np.average(right, weights=as_sample_weight(self._host(sample_weight), len(predicted))))
 
     def _automatic(self, rows: int) -> dict[str, Any]:
         return {"batch_size": 200, "max_iterations": 1000} if rows < 5_000 else {"batch_size": 500}
@@ -263,7 +271,7 @@ class BALIClassifier(BALIEstimator):
         return len(self.classes_)
 
     def _likelihood(self) -> Categorical:
-        return Categorical()
+        return Categorical(get_backend(self.backend))
 
     def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
         labels = as_labels(y, len(features))
@@ -282,9 +290,8 @@ class BALIClassifier(BALIEstimator):
     def _indices(self, labels: np.ndarray) -> np.ndarray:
         unknown = np.setdiff1d(labels, self.classes_)
         if len(unknown):
-            raise InvalidArgumentError(
-                f"y has labels that are not among the classes {list(self.classes_)}: {list(unknown)}"
-            )
+            known = list(self.classes_)
+            raise InvalidArgumentError(f"y has labels that are not among the classes {known}: {list(unknown)}")
         return np.searchsorted(self.classes_, labels)
 
     def _rescaled(self, p: Predictive) -> Predictive:

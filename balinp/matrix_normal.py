@@ -153,4 +153,11 @@ class MatrixNormal:
         return other
 
 
-_CACHED = ("row_factor", "column_factor", "row_log_determinant", "column_log_determinant", "row_covariance_trace", "traces")
+_CACHED = (
+    "row_factor",
+    "column_factor",
+    "row_log_determinant",
+    "column_log_determinant",
+    "row_covariance_trace",
+    "traces",
+)

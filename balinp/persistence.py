@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .backend import NUMPY, Backend
 from .errors import BALIError, ModelFileError
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian
@@ -96,16 +97,16 @@ def save_estimator(estimator: Any, path: str | Path, extra: Any = None) -> None:
     write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
-def load_estimator(path: str | Path) -> Any:
-    """The estimator saved at ``path``; raises ModelFileError for a damaged, foreign or newer file."""
-    return load_with_extra(path)[0]
+def load_estimator(path: str | Path, backend: Backend = NUMPY) -> Any:
+    """The estimator saved at ``path``, on ``backend``; raises ModelFileError for a damaged, foreign or newer file."""
+    return load_with_extra(path, backend)[0]
 
 
-def load_with_extra(path: str | Path) -> tuple[Any, Any]:
+def load_with_extra(path: str | Path, backend: Backend = NUMPY) -> tuple[Any, Any]:
     """The estimator saved at ``path`` and the ``extra`` value that was saved with it."""
     header, arrays = _read(path)
     try:
-        return _unpacked(header, arrays), header["extra"]
+        return _unpacked(header, arrays, backend), header["extra"]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, BALIError) as error:
         raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}; save the model again") from error
 
@@ -146,16 +147,16 @@ def _members(raw: BinaryIO) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files}
 
 
-def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray], backend: Backend) -> Any:
     from . import estimators  # the one import against the flow: estimators know how to save themselves
 
     kinds = {"BALIRegressor": estimators.BALIRegressor, "BALIClassifier": estimators.BALIClassifier}
-    params = dict(header["params"])
+    params = dict(header["params"], backend=backend.name)
     params["hidden_widths"] = tuple(params["hidden_widths"])
     estimator: Any = kinds[header["estimator"]](**params)
     dtype = np.dtype({"float32": np.float32, "float64": np.float64}[header["dtype"]])
     estimator._dtype = dtype.type
-    estimator.state_ = _unpacked_state(header, arrays, dtype)
+    estimator.state_ = _unpacked_state(header, arrays, dtype, backend)
     inputs, outputs = estimator.state_.mlp.widths[0], estimator.state_.mlp.widths[-1]
     estimator.history_ = [_unpacked_record(record) for record in header["history"]]
     estimator.n_iter_, estimator.converged_ = _count(header, "n_iter"), bool(header["converged"])
@@ -215,10 +216,12 @@ def _packed_state(state: BALIState) -> tuple[dict[str, Any], dict[str, Any]]:
     return header, {name: state.mlp.backend.to_host(value) for name, value in arrays.items()}
 
 
-def _unpacked_state(header: dict[str, Any], arrays: dict[str, np.ndarray], dtype: np.dtype) -> BALIState:
-    mlp = MLP(tuple(header["widths"]), header["activation"])
+def _unpacked_state(
+    header: dict[str, Any], arrays: dict[str, np.ndarray], dtype: np.dtype, backend: Backend
+) -> BALIState:
+    mlp = MLP(tuple(header["widths"]), header["activation"], backend)
     kind = {"Gaussian": Gaussian, "Categorical": Categorical, "Heteroscedastic": Heteroscedastic}[header["likelihood"]]
-    likelihood: Any = Categorical()
+    likelihood: Any = Categorical(backend)
     if kind is Heteroscedastic:
         if mlp.widths[-1] % 2:
             raise ModelFileError("the outputs do not fit the likelihood: it takes two per target")
@@ -226,20 +229,21 @@ def _unpacked_state(header: dict[str, Any], arrays: dict[str, np.ndarray], dtype
         reference = arrays["reference_precision"]
         reference = _checked("reference_precision", reference, reference.shape and (mlp.widths[-1] // 2,), dtype)
         likelihood = Heteroscedastic(
-            _number(limits, "floor", _SMALLEST), _number(limits, "ceiling", _SMALLEST), reference
+            _number(limits, "floor", _SMALLEST), _number(limits, "ceiling", _SMALLEST), reference, backend
         )
     elif kind is Gaussian:
         variance = arrays["noise_variance"]
-        likelihood = Gaussian(_checked("noise_variance", variance, variance.shape and (mlp.widths[-1],), dtype))
+        variance = _checked("noise_variance", variance, variance.shape and (mlp.widths[-1],), dtype)
+        likelihood = Gaussian(variance, backend)
     layers = []
     for index, ((d, k), numbers) in enumerate(zip(mlp.shapes, header["layers"], strict=True)):
         shapes = {"mean": (d, k), "row_precision": (d, d), "column_covariance": (k, k)}
         shapes |= {"gram": (d, d), "cross": (d, k), "target_gram": (k, k), "curvature": (k, k)}
         part = {
-            name: _checked(f"{name} of layer {index}", arrays[f"{name}.{index}"], shape, dtype)
+            name: backend.asarray(_checked(f"{name} of layer {index}", arrays[f"{name}.{index}"], shape, dtype))
             for name, shape in shapes.items()
         }
-        posterior = MatrixNormal(part["mean"], part["row_precision"], part["column_covariance"])
+        posterior = MatrixNormal(part["mean"], part["row_precision"], part["column_covariance"], backend)
         sums = LayerStatistics(_number(numbers, "count", _SMALLEST), *(part[name] for name in _SUMS))
         layers.append(LayerState(posterior, sums, *(_number(numbers, n, *may) for n, may in _LAYER_NUMBERS.items())))
     state = header["state"]
@@ -293,8 +297,10 @@ def _unpacked_scaler(name: str, arrays: dict[str, np.ndarray], columns: int, wha
 
 
 def _json_params(params: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as JSON; a random_state that is no integer is not kept (the generator's state is, separately)."""
+    """Hyperparameters as JSON, without the backend, which is the loader's choice; a random_state that is no integer is
+    not kept (the generator's state is, separately)."""
     state = params["random_state"]
     kept = dict(params, hidden_widths=[int(w) for w in params["hidden_widths"]])
+    del kept["backend"]
     kept["random_state"] = int(state) if hasattr(state, "__index__") else None
     return {k: int(v) if hasattr(v, "__index__") and not isinstance(v, bool) else v for k, v in kept.items()}

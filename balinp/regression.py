@@ -84,8 +84,9 @@ def log_evidence(
     """log p(T) for T ~ MN(A M₀, I + A Λ₀⁻¹ Aᵀ, Σ), in nats, at D × D cost; a 0-d array.   (eq:log-evidence)
 
     −½[N K log 2π + N log|Σ| + K(log|P| − log|Λ₀|) + tr(Σ⁻¹(TᵀT + M₀ᵀΛ₀M₀ − MᵀPM))], by the determinant lemma and
-    Woodbury, with P and M of eq:layer-posterior. Needs statistics.target_gram. ``row_factor`` and
-    ``column_factor``: the Cholesky factors of P and Σ, when the caller has them. Raises NotPositiveDefiniteError if P, Λ₀ or Σ is not positive definite.
+    Woodbury, with P and M of eq:layer-posterior. Needs statistics.target_gram. ``row_factor`` and ``column_factor``:
+    the Cholesky factors of P and Σ, when the caller has them. Raises NotPositiveDefiniteError if P, Λ₀ or Σ is not
+    positive definite.
     """
     _check_prior(statistics, prior)
     xp, n, k = backend.xp, statistics.count, statistics.cross.shape[1]

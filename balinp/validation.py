@@ -147,7 +147,7 @@ def _numeric(values: Any, name: str) -> np.ndarray:
 
 def _refuse_foreign(values: Any, name: str) -> None:
     if hasattr(values, "__cuda_array_interface__"):
-        raise InvalidTypeError(f"{name} is a GPU array; pass a NumPy array (cupy.asnumpy)")
+        raise InvalidTypeError(f"{name} is a GPU array; use backend='cupy', or pass a NumPy array (cupy.asnumpy)")
     if hasattr(values, "tocsr"):
         raise InvalidTypeError(f"Sparse input is not supported: {name} must be a dense array; use {name}.toarray()")
     if isinstance(values, np.ma.MaskedArray) and np.any(values.mask):

@@ -19,6 +19,7 @@ def core(**changes):
     return SimpleNamespace(**{name: value for name, value in names.items() if value is not None})
 
 
+@pytest.mark.usefixtures("on_backend")
 @pytest.mark.parametrize("seed", [0, 1, 2, 12345])
 def test_the_package_conforms_for_any_seed(seed):
     results = check_core(balinp, seed)

@@ -67,6 +67,16 @@ def core_on(backend: Backend, *modules: ModuleType) -> Iterator[Boundary]:
             setattr(place, name, value)
 
 
+def lifted(value: Any, backend: Backend) -> Any:
+    """NumPy arrays, and the core's objects and lists that hold them, as the same on ``backend``."""
+    return value if backend is NUMPY else _Journey(Boundary(backend)).lift(value)
+
+
+def landed(value: Any, backend: Backend) -> Any:
+    """What ``lifted`` undoes; AssertionError if an array is not on ``backend``."""
+    return value if backend is NUMPY else _Journey(Boundary(backend)).land(value, "landed")
+
+
 class Boundary:
     """What crosses into ``backend`` and back: ``crossings`` times so far; ``inside`` while the core runs."""
 
