@@ -58,7 +58,7 @@ MISTAKES = (
     Mistake("mean(where=)", "v.mean(where=v > 0)"),
     Mistake("max(initial=)", "xp.max(v, initial=0)"),
     Mistake("a method's max(initial=)", "v.max(initial=0)"),
-    Mistake("ufunc(where=)", "xp.log(v, where=v > 0)"),
+    Mistake("ufunc(where=)", "xp.log(v, out=v, where=v > 0)"),
     Mistake("einsum(out=)", "xp.einsum('ij,jk->ik', a, b, out=b)"),
     Mistake("item(index)", "a.item(0)"),
     Mistake("a function that CuPy lacks", "xp.nested_iters"),

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any
@@ -28,6 +28,7 @@ CORE = (
     *("activations", "mlp", "likelihoods", "heteroscedastic", "matrix_normal", "statistics", "regression", "settings"),
     *("evidence", "passes", "solver", "training", "predictive"),
 )  # backend.py apart
+_PLAIN = {float, int, bool, str, type(None)}
 
 
 @contextmanager
@@ -85,8 +86,8 @@ class Boundary:
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function`` for callers outside."""
-        takes_backend = "backend" in inspect.signature(function).parameters
         signature = inspect.signature(function)
+        takes_backend = "backend" in signature.parameters
 
         @wraps(function)
         def crossing(*args: Any, **kwargs: Any) -> Any:
@@ -121,14 +122,15 @@ class Boundary:
         return self.wrap(value) if isinstance(value, FunctionType) else None
 
     def _constructor(self, init: Callable[..., None]) -> Callable[..., None]:
-        takes_backend = "backend" in inspect.signature(init).parameters
+        signature = inspect.signature(init)
+        takes_backend = "backend" in signature.parameters
 
         @wraps(init)
         def construct(this: Any, *args: Any, **kwargs: Any) -> None:
             if self.inside:
                 return init(this, *args, **kwargs)
             given = kwargs
-            if takes_backend and "backend" not in inspect.signature(init).bind_partial(this, *args, **kwargs).arguments:
+            if takes_backend and "backend" not in signature.bind_partial(this, *args, **kwargs).arguments:
                 given = {**kwargs, "backend": NUMPY}
             twin, journey = object.__new__(type(this)), _Journey(self)
             try:
@@ -179,6 +181,8 @@ class _Journey:
 
     def lift(self, value: Any) -> Any:
         """``value`` with its arrays on the backend."""
+        if type(value) in _PLAIN:
+            return value
         if isinstance(value, np.ndarray) and value.dtype.kind == "c":
             raise _StaysOnHostError
         if isinstance(value, Backend) and value is not NUMPY:
@@ -198,7 +202,7 @@ class _Journey:
             return {name: self.lift(part) for name, part in value.items()}
         if isinstance(value, FunctionType) and value.__module__.split(".")[0] != "balinp":
             return self._callback(value)
-        if self._of_core(value):
+        if _of_core(value.__class__):
             if id(value) not in self.objects:
                 twin = object.__new__(type(value))
                 self.objects[id(value)], self.origins[id(twin)] = (value, twin), value
@@ -223,6 +227,8 @@ class _Journey:
 
     def land(self, value: Any, whence: str, field: bool = False) -> Any:
         """``value`` with its arrays on the host; AssertionError naming ``whence`` if one was not on the backend."""
+        if type(value) in _PLAIN:
+            return value
         if id(value) in self.origins:
             return self.origins[id(value)]
         if isinstance(value, self.backend.xp.ndarray):
@@ -236,7 +242,7 @@ class _Journey:
             return type(value)(self.land(part, whence) for part in value)
         if type(value) is dict:
             return {name: self.land(part, f"{whence}.{name}", field=True) for name, part in value.items()}
-        if self._of_core(value):
+        if _of_core(value.__class__):
             twin = object.__new__(type(value))
             self.origins[id(value)] = twin
             self.objects[id(twin)] = (twin, value)  # keeps it alive, so that its id stays its own
@@ -250,10 +256,10 @@ class _Journey:
             for name in twin.__dict__.keys() - host.__dict__.keys():
                 host.__dict__[name] = self.land(twin.__dict__[name], f"{type(host).__name__}.{name}", field=True)
         for host, twin in self.arrays.values():
-            if not np.array_equal(self.backend.to_host(twin), host, equal_nan=host.dtype.kind == "f"):
+            if self.backend.to_host(twin).tobytes() != host.tobytes():
                 raise AssertionError(f"{what} changed an array that it was given")
 
-    @staticmethod
-    def _of_core(value: Any) -> bool:
-        kind: type = type(value)
-        return is_dataclass(kind) and any(c.__module__.removeprefix("balinp.") in CORE for c in kind.__mro__)
+
+@cache
+def _of_core(kind: type) -> bool:
+    return is_dataclass(kind) and any(c.__module__.removeprefix("balinp.") in CORE for c in kind.__mro__)

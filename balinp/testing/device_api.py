@@ -53,32 +53,23 @@ def signature(name: str) -> inspect.Signature | None:
     return inspect.Signature(result)
 
 
-@cache
-def _limits(name: str) -> tuple[int, frozenset[str], frozenset[str]] | None:
-    """(most positional arguments, keywords allowed, arguments needed) where that decides about a call."""
-    found = signature(name)
-    if found is None or any(p.kind is p.VAR_KEYWORD for p in found.parameters.values()):
-        return None
-    values = list(found.parameters.values())
-    positional = [p for p in values if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    most = 10**6 if any(p.kind is p.VAR_POSITIONAL for p in values) else len(positional)
-    keywords = frozenset(p.name for p in values if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
-    return most, keywords, frozenset(p.name for p in values if p.default is p.empty and p.kind is not p.VAR_POSITIONAL)
-
-
 def check_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Raise TypeError if CuPy's ``name`` would not take these arguments."""
-    limits, found = _limits(name), signature(name)
-    if found is None:
-        return
-    if limits is not None:
-        most, keywords, needed = limits
-        if len(args) <= most and keywords.issuperset(kwargs) and not needed - kwargs.keys() - _names(name, len(args)):
-            return
+    error = _misfit(name, len(args), tuple(kwargs))
+    if error is not None:
+        raise TypeError(f"{public_name(name)}({API[name]}) of CuPy {CUPY_VERSION}: {error}")
+
+
+@cache
+def _misfit(name: str, count: int, keywords: tuple[str, ...]) -> str | None:
+    """What is wrong with ``count`` positional arguments and these keywords for CuPy's ``name``; None: nothing."""
+    found = signature(name)
     try:
-        found.bind(*args, **kwargs)
+        if found is not None:
+            found.bind(*range(count), **dict.fromkeys(keywords))
     except TypeError as error:
-        raise TypeError(f"{public_name(name)}({API[name]}) of CuPy {CUPY_VERSION}: {error}") from None
+        return str(error)
+    return None
 
 
 @cache
@@ -94,10 +85,3 @@ def integer_places(name: str) -> tuple[frozenset[int], frozenset[str]]:
     ):
         places |= frozenset(range(1, 40))  # ndarray.reshape(self, *shape)
     return places, _INTEGERS.intersection(names)
-
-
-@cache
-def _names(name: str, count: int) -> frozenset[str]:
-    """The names of the first ``count`` positional parameters."""
-    found = signature(name)
-    return frozenset() if found is None else frozenset(list(found.parameters)[:count])
