@@ -6,7 +6,7 @@ gradients: complex step, central differences and dense Jacobians;
 oracles: dense computations of everything the core does without a Kronecker product; rational: a backend on which
 the core's algebra runs with error zero.
 
-Not imported here: device (a strict double of a GPU, from a snapshot of CuPy's API), boundary (the core on any backend for
+Not imported here: device (a strict double of a GPU, from CuPy's API), boundary (the core on any backend, for
 tests that hold NumPy arrays), conformance and gpu (commands).
 """
 
