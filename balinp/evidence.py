@@ -47,13 +47,14 @@ def kronecker_precision(
         π = τ/b,  Q = κ B + (1 − κ) b I,  b = tr(BΣ)/tr(Σ),  κ = tr(U(U + πI)⁻¹)/D,
     a fixed point in (κ, Σ = Q⁻¹) that is iterated along with the fit: κ (``determined``) and Σ are the last
     iteration's.
-    Where B = bI (any scalar output) this is exact; elsewhere eq:projection-error says how far it is off. 1 − κ is taken as √eps at least: B is a sum over rows and may be
-    singular (softmax), and its rounding must not make Q indefinite.
+    Where B = bI (any scalar output) this is exact; elsewhere eq:projection-error says how far it is off. 1 − κ is taken
+    as √eps at least: B is a sum over rows and may be singular (softmax), and its rounding must not make Q indefinite.
     """
     if prior == "tied":
         return prior_precision, curvature
     xp, sigma = previous.backend.xp, previous.column_covariance
     k = len(curvature)
+    # eq:kronecker-projection
     b = max(float(xp.sum(curvature * sigma)) / float(xp.trace(sigma)), _least(curvature, xp))
     rest = max(1 - determined, float(xp.finfo(curvature.dtype).eps) ** 0.5)  # 1 − κ, not below the rounding of B
     return prior_precision / b, (1 - rest) * curvature + xp.eye(k, dtype=curvature.dtype) * (rest * b)

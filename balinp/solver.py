@@ -111,7 +111,7 @@ def layer_regression(layer: LayerState, batch: LayerStatistics, rate: float, set
     """The exact regression of one layer on this pass's pseudo-targets, about its present mean.   (eq:step-form)
 
     ``batch`` holds the sums of (A, G) scaled to the whole data (N/m); ``rate`` is β_t.
-    (eq:step-kinds, eq:fixed-points, eq:centred-targets, eq:target-variance)
+    (eq:step-kinds, eq:fixed-points, eq:centred-targets)
     """
     b, M = layer.posterior.backend, layer.posterior.mean
     xp, k = b.xp, M.shape[1]

@@ -52,7 +52,7 @@ def test_woodbury_and_the_determinant_lemma():
 
 @pytest.mark.equation("eq:layer-posterior")
 def test_completing_the_square():
-    """With B = Λ₀M₀ + AᵀT the exponent is WᵀPW − WᵀB − BᵀW + const, and with B = PM that is (W − M)ᵀP(W − M) + const."""
+    """With B = Λ₀M₀ + AᵀT the exponent is WᵀPW − WᵀB − BᵀW + const; with B = PM, (W − M)ᵀP(W − M) + const."""
     P, B, M = L0 + A.T * A, L0 * M0 + A.T * T, matrix("n", 2, 2)
     exponent = (T - A * W).T * (T - A * W) + (W - M0).T * L0 * (W - M0)
     constant = T.T * T + M0.T * L0 * M0
@@ -189,7 +189,9 @@ def test_the_hessian_is_indefinite_and_its_mean_the_fisher_information():
     assert is_zero(H.det() + (y - m) ** 2 * sympy.exp(-2 * l) / 2)  # −q/(2 s²)
     spread = symbols("z", real=True)
     moments = {spread: 0, spread**2: sympy.exp(l)}  # of y − m
-    mean = H.subs(y, m + spread).applyfunc(lambda x: sympy.expand(x).subs(spread**2, moments[spread**2]).subs(spread, 0))
+    mean = H.subs(y, m + spread).applyfunc(
+        lambda x: sympy.expand(x).subs(spread**2, moments[spread**2]).subs(spread, 0)
+    )
     assert is_zero(mean - sympy.diag(sympy.exp(-l), Rational(1, 2)))
 
 

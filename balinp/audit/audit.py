@@ -89,7 +89,9 @@ def run_audit(options: Options, say: Callable[[str], Any] = lambda text: None) -
     functions = read_functions(PACKAGE)
     findings += check_code(statements, functions)
     parts = {"statements": f"{len(statements)} of them, in {folder}", "code": f"{len(functions)} functions and classes"}
-    markers, mutants, killed = {}, [], {}
+    markers: dict[str, list[str]] = {}
+    mutants: list[Mutant] = []
+    killed: dict[str, bool] = {}
     if root is not None:
         markers, mutants = read_markers(root / "tests"), read_mutants(root / "tests")
         if options.record:

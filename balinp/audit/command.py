@@ -77,10 +77,11 @@ def table(audit: Audit) -> str:
     lines += [f"WRONG  {finding}" for finding in audit.findings]
     ratios = [(m.ratio, name, m.what) for name, m in audit.measured.items() if m.ratio is not None]
     if ratios:
-        ratio, name, what = max(ratios)
-        lines.append(f"worst residual ratio {ratio:.3g} of {audit.threshold:g} eps: {name} ({what})")
+        worst, name, of = max(ratios)
+        lines.append(f"worst residual ratio {worst:.3g} of {audit.threshold:g} eps: {name} ({of})")
     lines.append(
-        f"{len(audit.statements)} statements: " + ("nothing is wrong" if audit.passed else f"{len(audit.findings)} wrong")
+        f"{len(audit.statements)} statements: "
+        + ("nothing is wrong" if audit.passed else f"{len(audit.findings)} wrong")
     )
     return "\n".join(lines)
 

@@ -25,7 +25,7 @@ def run_marked_tests(root: Path) -> Executed:
         data = Path(folder) / "coverage"
         command = [sys.executable, "-m", "pytest", "-m", "equation", "-q", "-x", "-p", "no:cacheprovider"]
         command += ["--cov=balinp", "--cov-context=test", "--cov-report=", "--deselect", "tests/test_audit.py"]
-        environment = {**os.environ, "COVERAGE_FILE": str(data), "OPENBLAS_NUM_THREADS": "1"}
+        environment = {**os.environ, "COVERAGE_FILE": str(data), "OPENBLAS_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
         run = subprocess.run(command, cwd=root, env=environment, capture_output=True, encoding="utf-8")
         if run.returncode != 0:
             tail = " / ".join((run.stdout + run.stderr).strip().splitlines()[-3:])
@@ -42,7 +42,9 @@ def read_executed(path: Path) -> Executed:
         from coverage import CoverageData
         from coverage.exceptions import CoverageException
     except ImportError:
-        raise InvalidArgumentError("coverage is needed to read what tests executed: pip install 'balinp[audit]'") from None
+        raise InvalidArgumentError(
+            "coverage is needed to read what tests executed: pip install 'balinp[audit]'"
+        ) from None
     if not path.is_file():
         raise InvalidArgumentError(f"--coverage {path}: there is no such file")
     data, executed = CoverageData(str(path)), Executed()
@@ -65,7 +67,7 @@ def read_executed(path: Path) -> Executed:
 
 
 def _test(context: str) -> str:
-    """"file.py::name" out of "tests/file.py::name[parameters]|run"; "" for what ran outside any test."""
+    """ "file.py::name" out of "tests/file.py::name[parameters]|run"; "" for what ran outside any test."""
     return context.split("|")[0].split("[")[0].rpartition("/")[2]
 
 

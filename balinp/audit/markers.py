@@ -38,7 +38,10 @@ def recorded_markers(folder: Path) -> dict[str, list[str]]:
 
 def record_markers(folder: Path, markers: dict[str, list[str]]) -> None:
     """Write derivations/markers.toml: ids in alphabetical order, a test a line."""
-    lines = ["# Written by `balinp audit --record`: every test that carries a statement's marker. The audit compares.", ""]
+    lines = [
+        "# Written by `balinp audit --record`: every test that carries a statement's marker. The audit compares.",
+        "",
+    ]
     for statement in sorted(markers):
         lines += [f'"{statement}" = [', *(f'    "{test}",' for test in sorted(set(markers[statement]))), "]"]
     (folder / RECORD).write_text("\n".join(lines) + "\n", "utf-8")

@@ -43,7 +43,7 @@ def read_mutants(tests: Path) -> list[Mutant]:
 
 
 def copied(package: Path, folder: Path, mutant: Mutant | None = None) -> Path:
-    """``folder`` with a copy of ``package`` in it, mutated. Raises ValueError when the mutant's text is not there once."""
+    """``folder`` with a copy of ``package``, mutated. Raises ValueError when the mutant's text is not there once."""
     shutil.copytree(package, folder / "balinp", ignore=shutil.ignore_patterns("__pycache__"))
     if mutant is not None:
         path = folder / "balinp" / mutant.file
@@ -56,7 +56,8 @@ def copied(package: Path, folder: Path, mutant: Mutant | None = None) -> Path:
 
 def environment(folder: Path | str = "") -> dict[str, str]:
     """The environment of a process that is to import balinp from ``folder``."""
-    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(folder)}
+    outer = {k: v for k, v in os.environ.items() if k not in ("PYTEST_ADDOPTS", "COVERAGE_FILE")}  # not a run's own
+    return {**outer, "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(folder)}
 
 
 class Worker:
@@ -67,7 +68,8 @@ class Worker:
 
     def verdict(self, folder: Path) -> dict[str, Any]:
         """{"status", "output", "file"} of the tool with the package in ``folder``. Raises RuntimeError if it dies."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(f"{folder}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -91,6 +93,7 @@ def worker() -> Iterator[Worker]:
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
     with subprocess.Popen(command, env=environment(), **pipes) as process:
         yield Worker(process)
+        assert process.stdin is not None
         process.stdin.close()
 
 

@@ -31,7 +31,9 @@ def run_checks(seed: int, backend: str) -> tuple[float, dict[str, Measured]]:
         from ..testing.conformance import check_core
         from ..testing.residuals import THRESHOLD
     except ImportError as error:
-        raise InvalidArgumentError(f"numerical checks need more packages ({error}): pip install 'balinp[audit]'") from None
+        raise InvalidArgumentError(
+            f"numerical checks need more packages ({error}): pip install 'balinp[audit]'"
+        ) from None
     results = check_core(core, seed)
     return THRESHOLD, {r.statement: Measured(r.ratio, _what(r), r.description, r.verdict) for r in results}
 

@@ -110,7 +110,8 @@ def _layer(generator: np.random.Generator, s: dict[str, int]) -> Cases:
 def _likelihoods(generator: np.random.Generator, s: dict[str, int]) -> Cases:
     n, k = s["N"], s["K"]
     h, y, noise = generator.standard_normal((3, n, k))
-    variances, result = generator.uniform(0.5, 1, k), {}
+    variances = generator.uniform(0.5, 1, k)
+    result: Cases = {}
     both = generator.standard_normal((n, 2 * k))
     kinds: tuple[tuple[str, Any, np.ndarray, Any, np.ndarray], ...] = (
         ("likelihoods.Gaussian", Gaussian(variances), h, y, noise),
@@ -161,7 +162,9 @@ def _network(generator: np.random.Generator, s: dict[str, int]) -> Cases:
     end = fit(x, y, mlp, likelihood, generator, Settings(max_iterations=1, tolerance=0), sample_weight=np.ones(n))
     data = {"x": x, "y": y, "sample_weight": np.ones(n)}
     result: Cases = {
-        "mlp.Activations": [Case(z, {"inputs": a, "outputs": h}) for z, a, h in zip(layers, passes.inputs, passes.outputs)],
+        "mlp.Activations": [
+            Case(z, {"inputs": a, "outputs": h}) for z, a, h in zip(layers, passes.inputs, passes.outputs)
+        ],
         "mlp.MLP": [Case(z, {}, (w,)) for z, w in zip(layers, state.means)],
         "mlp.MLP.shapes": [Case(z, {}, (w,)) for z, w in zip(layers, state.means)],
         "mlp.MLP.forward": [

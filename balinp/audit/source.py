@@ -73,7 +73,9 @@ def _collect(
         last = child.end_lineno or child.lineno
         text = "\n".join(lines[first - 1 : last])
         called = shown and isinstance(child, ast.FunctionDef)
-        into[name] = Function(name, file, first, last, text, frozenset(_body(child)), called, ast.get_docstring(child) or "")
+        into[name] = Function(
+            name, file, first, last, text, frozenset(_body(child)), called, ast.get_docstring(child) or ""
+        )
         if isinstance(child, ast.ClassDef):
             _collect(child, name, file, lines, shown, into)
 
@@ -106,7 +108,9 @@ def check_code(statements: Sequence[Statement], functions: dict[str, Function]) 
                 findings.append(Finding(s.id, f"there is no balinp.{name}: mend `code` in derivations/{s.file}"))
             elif s.id not in function.ids:
                 findings.append(
-                    Finding(s.id, f"balinp.{name} ({function.file}:{function.first}) implements it and does not cite it")
+                    Finding(
+                        s.id, f"balinp.{name} ({function.file}:{function.first}) implements it and does not cite it"
+                    )
                 )
     for function in functions.values():
         for other in sorted(function.ids - ids):
@@ -117,7 +121,9 @@ def check_code(statements: Sequence[Statement], functions: dict[str, Function]) 
         module = function.name.split(".")[0]
         if module in CORE and function.public and not function.ids:
             findings.append(
-                Finding(f"balinp.{function.name}", f"a public function of the core ({function.file}) cites no statement")
+                Finding(
+                    f"balinp.{function.name}", f"a public function of the core ({function.file}) cites no statement"
+                )
             )
     return findings
 

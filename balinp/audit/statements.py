@@ -60,7 +60,9 @@ def derivations_folder(package: Path) -> Path:
     for folder in (package.parent / "derivations", package / "derivations"):
         if (folder / "01-notation.md").is_file():
             return folder
-    raise InvalidArgumentError(f"there are no derivations beside {package}; install balinp from its wheel or a checkout")
+    raise InvalidArgumentError(
+        f"there are no derivations beside {package}; install balinp from its wheel or a checkout"
+    )
 
 
 def read_statements(folder: Path) -> tuple[list[Statement], list[Finding]]:
@@ -99,7 +101,7 @@ def _statement(block: dict[str, Any], file: str, line: int, body: str) -> Statem
         raise ValueError(f"unknown key {sorted(set(block) - known)[0]!r}")
     if block.get("status") not in STATUSES:
         raise ValueError(f"status must be one of {STATUSES}, got {block.get('status')!r}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in block.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in block.items()}
     return Statement(**values, file=file, line=line, body=body)
 
 
@@ -120,7 +122,9 @@ def check_statements(statements: Sequence[Statement]) -> list[Finding]:
             if not getattr(s, name):
                 findings.append(Finding(s.id, f"names no {name}"))
         for other in sorted(set(ID.findall(s.body)) - set(ids)):
-            findings.append(Finding(s.id, f"its derivation refers to {other}, which no derivation states (dangling id)"))
+            findings.append(
+                Finding(s.id, f"its derivation refers to {other}, which no derivation states (dangling id)")
+            )
     cycle = find_cycle({s.id: s.uses for s in statements})
     if cycle:
         findings.append(Finding(cycle[0], f"rests on itself: {' uses '.join(cycle)}"))

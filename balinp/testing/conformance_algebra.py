@@ -129,7 +129,9 @@ def proximal(core: Any, seed: int) -> Iterator[Measurement]:
             densities = [np.asarray(core.MatrixNormal(A @ w, np.eye(len(A)), dense).log_density(T)) for w in W]
             model = [-np.sum(G * (A @ w - H)) - np.sum((A @ w - H) @ noise * (A @ w - H)) / 2 for w in W]
             scale = float(np.sum(np.abs(densities)) + np.sum(np.abs(model)))
-            got = ratio(densities[0] - densities[1], model[0] - model[1], "float64", scale, float(np.linalg.cond(dense)))
+            got = ratio(
+                densities[0] - densities[1], model[0] - model[1], "float64", scale, float(np.linalg.cond(dense))
+            )
             yield "eq:proximal-target", f"S {np.ndim(S)}-dimensional, {what}", got
 
 

@@ -29,12 +29,12 @@ STILL = {"evidence": False, "learn_noise": False, "warmup": 0, "rate": 1.0, "ste
 
 def fixed_points(core: Any, seed: int) -> Iterator[Measurement]:
     """P Δ S⁻¹ of a full step is minus the gradient of the penalised loss, by complex steps, at any state."""
-    natural = {**LITERAL, "step": "natural", "damping": 0.1}
+    natural, network = {**LITERAL, "step": "natural", "damping": 0.1}, ReferenceNetwork("tanh")
     for kind in (LITERAL, natural, {**natural, "prior": "independent"}):
         before, x, y, settings = problem(core, seed, {**kind, "prior_precision": 0.7})
         for t in range(2):
             after = core.bali_step(before, x, y, np.random.default_rng(t), settings)
-            weights, network = mean_weights(before), ReferenceNetwork("tanh")
+            weights = mean_weights(before)
             for l, (old, new) in enumerate(zip(before.layers, after.layers, strict=True)):
 
                 def loss(w: Any, l: int = l, weights: Any = weights, y: Any = y, x: Any = x) -> Any:
@@ -155,7 +155,7 @@ def stopping(core: Any, seed: int) -> Iterator[Measurement]:
         losses = [float(record.train_nll) for record in result.history][2:]
 
         def ends(n: int, losses: list[float] = losses, p: int = patience, least: float = tolerance) -> bool:
-            return n >= 2 * p and np.mean(losses[n - 2 * p : n - p]) - np.mean(losses[n - p : n]) < least
+            return n >= 2 * p and bool(np.mean(losses[n - 2 * p : n - p]) - np.mean(losses[n - p : n]) < least)
 
         first = next((n for n in range(len(losses) + 1) if ends(n)), None)
         right = first == len(losses) and bool(result.converged)
@@ -163,7 +163,7 @@ def stopping(core: Any, seed: int) -> Iterator[Measurement]:
 
 
 def cost(core: Any, seed: int) -> Iterator[Measurement]:
-    """Multiply-adds per row, counted: what twice the rows cost more, by the formula; with and without probes, weights."""
+    """Multiply-adds per row, counted: what twice the rows cost more; with and without probes and weights."""
     widths = (3, 5, 4, 2)
     for step in ("gradient", "natural"):
         for weighted in (False, True):

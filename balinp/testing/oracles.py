@@ -183,7 +183,7 @@ def projection_error(curvature: Any, gram: Any, prior_precision: float) -> Proje
         kappa, before = float(np.mean(k)), b
         sigma = 1 / (kappa * beta + (1 - kappa) * b)
         b = float(beta @ sigma / np.sum(sigma))
-        if abs(b - before) <= 4 * np.finfo(float).eps * b:
+        if abs(b - before) <= 64 * np.finfo(float).eps * b:
             break
     else:
         raise ArithmeticError(f"b did not settle: {before!r}, then {b!r}")
