@@ -66,11 +66,14 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def verdict(self, folder: Path) -> dict[str, Any]:
-        """{"status", "output", "file"} of the tool with the package in ``folder``. Raises RuntimeError if it dies."""
+    def verdict(self, folder: Path, statement: str = "") -> dict[str, Any]:
+        """{"status", "output", "file"} of the tool, on one statement or all, with the package in ``folder``.
+
+        Raises RuntimeError if the process dies.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{folder}\n")
+        self._process.stdin.write(f"{folder}\t{statement}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -80,10 +83,9 @@ class Worker:
             raise RuntimeError(f"{answer['file']} was checked, which is not the mutant in {folder}")
         return answer
 
-    def broken(self, folder: Path) -> list[str]:
-        """The ids that the tool says are broken."""
-        lines = self.verdict(folder)["output"].splitlines()
-        return [line.split()[0] for line in lines if " is broken: " in line]
+    def breaks(self, folder: Path, statement: str) -> bool:
+        """Whether the tool says that the statement is broken."""
+        return f"{statement} is broken: " in self.verdict(folder, statement)["output"]
 
 
 @contextmanager
@@ -113,7 +115,7 @@ def killed(mutant: Mutant, package: Path, tests: Path, by: Worker) -> bool:
     """Whether the checks see the mistake: its statement broken, or one of its tests failing."""
     with tempfile.TemporaryDirectory() as name:
         folder = copied(package, Path(name), mutant)
-        return pytest_fails(folder, tests, mutant.tests) if mutant.tests else mutant.statement in by.broken(folder)
+        return pytest_fails(folder, tests, mutant.tests) if mutant.tests else by.breaks(folder, mutant.statement)
 
 
 def check_mutant_links(statements: Sequence[Statement], mutants: Sequence[Mutant]) -> list[Finding]:

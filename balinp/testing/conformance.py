@@ -160,8 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m balinp.testing.conformance", description=__doc__.splitlines()[0])
     parser.add_argument("module", nargs="?", default="balinp", help="the core to check (default: balinp)")
     parser.add_argument("--seed", type=int, default=0, help="of the random instances (default: 0)")
+    parser.add_argument("--statement", metavar="ID", help="check one identity only, e.g. eq:layer-posterior")
     options = parser.parse_args(arguments)
-    results = check_core(import_module(options.module), options.seed)
+    results = check_core(import_module(options.module), options.seed, options.statement)
+    if not results:
+        parser.error(f"there is no identity {options.statement!r}")
     print(table(results))
     return int(any(result.verdict == "BROKEN" for result in results))
 
