@@ -24,6 +24,7 @@ def _relu(h: Array, backend: Backend) -> Array:
     return backend.xp.maximum(h, 0)
 
 
+# eq:relu
 def _relu_derivative(h: Array, backend: Backend) -> Array:
     return (h > 0).astype(h.dtype)
 
@@ -33,6 +34,7 @@ def _tanh(h: Array, backend: Backend) -> Array:
     return backend.xp.tanh(h)
 
 
+# eq:tanh
 def _tanh_derivative(h: Array, backend: Backend) -> Array:
     return 1 - backend.xp.tanh(h) ** 2
 
@@ -42,15 +44,18 @@ def _gelu(h: Array, backend: Backend) -> Array:
     return h * (1 + backend.erf(h / sqrt(2))) / 2
 
 
+# eq:gelu
 def _gelu_derivative(h: Array, backend: Backend) -> Array:
     near = backend.xp.clip(h, -40, 40)  # beyond, the density is 0 in float64 too, and h² could overflow
     return (1 + backend.erf(h / sqrt(2))) / 2 + near * backend.xp.exp(-near * near / 2) / sqrt(2 * pi)
 
 
+# eq:identity  φ(h) = h, φ′ = 1
 def _identity(h: Array, backend: Backend) -> Array:
     return h
 
 
+# eq:identity
 def _identity_derivative(h: Array, backend: Backend) -> Array:
     return backend.xp.ones_like(h)
 
@@ -64,7 +69,7 @@ ACTIVATIONS = {
 
 
 def get_activation(name: str) -> Activation:
-    """The activation called ``name``; raises InvalidArgumentError for one that does not exist."""
+    """The activation called ``name``; raises InvalidArgumentError for one that does not exist.   (eq:relu)"""
     if name not in ACTIVATIONS:
         raise InvalidArgumentError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]

@@ -22,7 +22,9 @@ Array: TypeAlias = Any  # an array of the backend's library: numpy.ndarray or cu
 
 
 def plain(number: Any) -> Any:
-    """A scalar of an array library as a Python number, which leaves the dtype of any array it meets alone."""
+    """A scalar of an array library as a Python number, which leaves the dtype of any array it meets alone.
+    (eq:precision)
+    """
     return number.item() if hasattr(number, "item") else number
 
 
@@ -45,16 +47,18 @@ class Backend:
         return get_backend, (self.name,)  # pickled and copied by name, as modules cannot be
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
-        """``values`` as an array of this library; no copy when it is one already."""
+        """``values`` as an array of this library; no copy when it is one already.   (eq:precision)"""
         return self.xp.asarray(values, dtype=dtype)
 
     def floats(self, *values: Any) -> list[float]:
-        """Numbers and 0-d arrays of this library as Python floats, in one transfer however many they are."""
+        """Numbers and 0-d arrays of this library as Python floats, in one transfer however many they are.
+        (eq:precision)
+        """
         return self.to_host(self.xp.stack([self.xp.asarray(value, dtype="float64") for value in values])).tolist()
 
     def cholesky(self, matrix: Array, name: str = "matrix") -> Array:
         """Lower factor L with L Lᵀ = matrix (..., D, D); only the lower triangle is read. On a GPU one wait, for the
-        verdict.
+        verdict.   (eq:cholesky)
 
         Raises NotPositiveDefiniteError naming ``name`` and the first failing pivot; NaN counts as failing.
         """
@@ -66,31 +70,35 @@ class Backend:
         return factor
 
     def solve_triangular(self, factor: Array, right: Array, transposed: bool = False) -> Array:
-        """L⁻¹ right, or L⁻ᵀ right when ``transposed``; L (..., D, D) lower, right (..., D, K)."""
+        """L⁻¹ right, or L⁻ᵀ right when ``transposed``; L (..., D, D) lower, right (..., D, K).   (eq:cholesky)"""
         return self._solve_triangular(factor, right, lower=True, trans="T" if transposed else "N", check_finite=False)
 
     def cho_solve(self, factor: Array, right: Array) -> Array:
-        """(L Lᵀ)⁻¹ right, for the lower factor L (D, D) and right (D, K)."""
+        """(L Lᵀ)⁻¹ right, for the lower factor L (D, D) and right (D, K).   (eq:cholesky)"""
         return self.solve_triangular(factor, self.solve_triangular(factor, right), transposed=True)
 
     def eigh(self, matrix: Array) -> tuple[Array, Array]:
-        """Eigenvalues (D,), ascending, and eigenvectors (D, D) in columns, of a symmetric matrix."""
+        """Eigenvalues (D,), ascending, and eigenvectors (D, D) in columns, of a symmetric matrix.
+        (eq:vec-kronecker)
+        """
         values, vectors = self.xp.linalg.eigh(matrix)
         return values, vectors
 
     def logsumexp(self, values: Array, axis: int = -1) -> Array:
-        """log ∑ exp along ``axis``, without overflow."""
+        """log ∑ exp along ``axis``, without overflow.   (eq:logsumexp)"""
         top = self.xp.max(values, axis=axis, keepdims=True)
         top = self.xp.where(self.xp.isfinite(top), top, 0)  # a row of −∞ is −∞, not NaN
         return self.xp.log(self.xp.sum(self.xp.exp(values - top), axis=axis)) + self.xp.squeeze(top, axis=axis)
 
     @staticmethod
     def generator(seed: Any) -> np.random.Generator:
-        """A numpy Generator; the only source of randomness."""
+        """A numpy Generator; the only source of randomness.   (eq:draws)"""
         return np.random.default_rng(seed)
 
     def standard_normal(self, generator: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Draws from N(0, 1), made on the host in float64 so that every backend and dtype sees the same ones."""
+        """Draws from N(0, 1), made on the host in float64 so that every backend and dtype sees the same ones.
+        (eq:draws)
+        """
         return self.asarray(generator.standard_normal(shape), dtype=dtype)
 
 
@@ -137,7 +145,9 @@ NUMPY = Backend("numpy", np, scipy.special.erf, np.asarray, _numpy_cholesky, _nu
 
 
 def cupy_like(name: str, cupy: Any, cupyx: Any) -> Backend:
-    """The backend on CuPy's modules ``cupy`` and ``cupyx`` (with its scipy), or on a double that behaves as they do."""
+    """The backend on CuPy's modules ``cupy`` and ``cupyx`` (with its scipy), or on a double that behaves as they do.
+    (eq:precision)
+    """
 
     def cholesky(matrix: Array) -> Array | None:
         # Of NaN and infinity cuSOLVER promises no verdict: a matrix of −1 in their place is refused for certain, and
@@ -195,6 +205,7 @@ def register_backend(name: str, make: Callable[[], Backend]) -> None:
 @cache
 def get_backend(name: str = "numpy") -> Backend:
     """The backend called ``name``: "numpy", "cupy" (needs the extra ``gpu`` and a CUDA device), or a registered one.
+    (eq:draws)
 
     Raises InvalidArgumentError for another name, BackendUnavailableError when CuPy cannot run here.
     """

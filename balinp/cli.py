@@ -1,4 +1,7 @@
-"""The command ``balinp``: fit a table, predict another. Errors are one line and exit code 2, an interrupt is 130."""
+"""The command ``balinp``: fit a table, predict another, audit the package.
+
+Errors are one line and exit code 2, an interrupt is 130.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__
+from .audit.command import run as run_audit
 from .errors import BALIError, ConvergenceWarning, InvalidArgumentError
 from .estimators import BALIClassifier, BALIRegressor
 from .options import check_outputs, parser
@@ -31,13 +35,14 @@ TRAIN_SHARE, LEAST_ROWS = 0.9, 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with ``argv`` (default: the process's arguments); the exit code: 0, 2 (refused), 130 (Ctrl-C).
+    """Run the command with ``argv`` (default: the process's arguments); the exit code: 0, 1 (an audit that found
+    something), 2 (refused), 130 (Ctrl-C).
 
     A refusal is one line on stderr, ``balinp: error: …``; it raises nothing and leaves no half-written file.
     """
     try:
         arguments = parser().parse_args(argv)
-        (_fit if arguments.command == "fit" else _predict)(arguments)
+        code = COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
     except BALIError as error:
         return _fail(str(error))
@@ -53,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
-    return 0
+    return code or 0
 
 
 def _fail(message: str) -> int:
@@ -268,3 +273,10 @@ def _say(text: str) -> None:
 
 def _print_json(facts: dict[str, Any]) -> None:
     print(json.dumps(plain(facts), allow_nan=False))
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "fit": _fit,
+    "predict": _predict,
+    "audit": run_audit,
+}

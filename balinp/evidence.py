@@ -49,13 +49,14 @@ def kronecker_precision(
         π = τ/b,  Q = κ B + (1 − κ) b I,  b = tr(BΣ)/tr(Σ),  κ = tr(U(U + πI)⁻¹)/D,
     a fixed point in (κ, Σ = Q⁻¹) that is iterated along with the fit: κ (``determined``) and Σ are the last
     iteration's.
-    Where B = bI (any scalar output) this is exact. 1 − κ is taken as √eps at least: B is a sum over rows and may be
-    singular (softmax), and its rounding must not make Q indefinite.
+    Where B = bI (any scalar output) this is exact; elsewhere eq:projection-error says how far it is off. 1 − κ is taken
+    as √eps at least: B is a sum over rows and may be singular (softmax), and its rounding must not make Q indefinite.
     """
     if prior == "tied":
         return prior_precision, curvature
     xp, sigma = previous.backend.xp, previous.column_covariance
     k = len(curvature)
+    # eq:kronecker-projection
     weighted, trace = previous.backend.floats(xp.sum(curvature * sigma), xp.trace(sigma))
     b = max(weighted / trace, _least(curvature, xp))
     rest = max(1 - determined, float(xp.finfo(curvature.dtype).eps) ** 0.5)  # 1 − κ, not below the rounding of B
@@ -82,7 +83,7 @@ def effective_parameters(posterior: MatrixNormal, prior_precision: float, determ
 
 
 def prior_norm(mean: Array, step: Array, prior: str, backend: Any) -> float:
-    """‖M‖² as the prior measures it: tr(MᵀM), or tr(S⁻¹MᵀM) for the tied prior with noise S."""
+    """‖M‖² as the prior measures it: tr(MᵀM), or tr(S⁻¹MᵀM) for the tied prior with noise S.   (eq:mackay)"""
     if prior == "independent":
         return float(backend.xp.sum(mean**2))
     return float(backend.xp.sum(backend.solve_triangular(backend.cholesky(step, "noise covariance"), mean.T) ** 2))
@@ -99,7 +100,7 @@ def updated_prior_precision(prior_precision: float, gamma: float, norm: float, r
 
 def temperature(gammas: list[float], count: float, outputs: int, settings: Settings) -> float:
     """min(max_temperature, tempering · N · outputs/∑γ): no more effective parameters than the data can determine.
-    (eq:tempering)
+    (eq:tempering, eq:conjugate-layer, eq:rank-bound)
 
     A single layer's posterior is exact and is never tempered.
     """

@@ -39,8 +39,8 @@ class Heteroscedastic:
         ω_n = max(1, max_k 1/(s²_nk c_k), max_k q_nk)
     times in the Gram matrix, c the mean of 1/s² over the data (``reference_precision``: of the iterations before). Then
     ω_n diag(c, ½) ⪰ diag(1/s_n², ½ max(1, q_n)): the Kronecker product of the means bounds the Fisher information of
-    the output layer and the diagonal of its Hessian, row by row. It costs at most a factor 2 in the mean of the first
-    ratio.
+    the output layer and the diagonal of its Hessian, row by row. The mean of the first two is at most 1 + K
+    for K targets.
 
     Raises InvalidArgumentError unless 0 < floor < ceiling, both finite, and reference_precision is positive.
     """
@@ -65,7 +65,7 @@ class Heteroscedastic:
         object.__setattr__(self, "reference_precision", reference)
 
     def split(self, h: Array) -> tuple[Array, Array]:
-        """The means and the log-variances, each (..., K), of outputs h (..., 2K)."""
+        """The means and the log-variances, each (..., K), of outputs h (..., 2K).   (eq:heteroscedastic-variance)"""
         k = h.shape[-1] // 2
         return h[..., :k], h[..., k:]
 
@@ -81,7 +81,7 @@ class Heteroscedastic:
         return self.ceiling * xp.where(above, 1, e) / (1 + e)
 
     def _slope(self, rho: Array) -> Array:
-        """t = ∂ log s²/∂ρ = (v/s²)(1 − v/ceiling) with v = s² − floor."""
+        """t = ∂ log s²/∂ρ = (v/s²)(1 − v/ceiling) with v = s² − floor.   (eq:heteroscedastic-variance)"""
         v = self._free(rho)
         return v / (v + self.floor) * (1 - v / self.ceiling)
 
@@ -93,7 +93,9 @@ class Heteroscedastic:
         return xp.maximum(1, xp.max(largest, axis=1))
 
     def referred_to(self, curvature: Array) -> Heteroscedastic:
-        """The same likelihood with c the mean precisions, from the mean ``curvature`` (2K, 2K) of the outputs."""
+        """The same likelihood with c the mean precisions, from the mean ``curvature`` (2K, 2K) of the outputs.
+        (eq:heteroscedastic-curvature)
+        """
         return replace(self, reference_precision=self.backend.xp.diagonal(curvature)[: len(curvature) // 2].copy())
 
     def loss(self, h: Array, y: Array) -> Array:

@@ -45,7 +45,9 @@ class Gaussian:
         return (h - y) / self._variance(h)
 
     def curvature(self, h: Array) -> Array:
-        """∂²ℓ/∂h² = diag(1/σ²), exact and therefore its own bound; (N, K, K).   (eq:gaussian-curvature)"""
+        """∂²ℓ/∂h² = diag(1/σ²), exact and therefore its own bound; (N, K, K).   (eq:gaussian-curvature)
+        (eq:lower-bound)
+        """
         xp, (n, k) = self.backend.xp, h.shape
         bound = xp.eye(k, dtype=h.dtype) / self._variance(h)
         return xp.broadcast_to(bound, (n, k, k))
@@ -58,16 +60,18 @@ class Gaussian:
         """How often each row counts in the Gram matrices beyond its sample weight: None, once.   (eq:statistics)"""
 
     def referred_to(self, curvature: Array) -> Gaussian:
-        """Itself: its curvature bound does not depend on where the outputs are."""
+        """Itself: its curvature bound does not depend on where the outputs are.   (eq:gaussian-curvature)"""
         return self
 
     def aleatoric(self, h: Array) -> Array:
-        """Cov(y | h) = diag(σ²), (N, K, K)."""
+        """Cov(y | h) = diag(σ²), (N, K, K).   (eq:aleatoric)"""
         xp, (n, k) = self.backend.xp, h.shape
         return xp.broadcast_to(xp.eye(k, dtype=h.dtype) * self._variance(h), (n, k, k))
 
     def squared_residual(self, h: Array, y: Array, weights: Array) -> Array:
-        """∑_n w_n (y_n − h_n)², in the shape of the noise variance: (K,), or () averaged over outputs."""
+        """∑_n w_n (y_n − h_n)², in the shape of the noise variance: (K,), or () averaged over outputs.
+        (eq:noise-update)
+        """
         total = weights @ (y - h) ** 2
         return total if self.noise_variance.ndim else self.backend.xp.mean(total)
 
@@ -101,7 +105,7 @@ class Categorical:
         return self.probabilities(h) - self._one_hot(y, h)
 
     def curvature(self, h: Array) -> Array:
-        """Böhning's bound ½(I − 11ᵀ/K) ⪰ diag(p) − ppᵀ, (N, K, K).   (eq:bohning-bound)"""
+        """Böhning's bound ½(I − 11ᵀ/K) ⪰ diag(p) − ppᵀ, (N, K, K).   (eq:bohning-bound, eq:lower-bound)"""
         xp, (n, k) = self.backend.xp, h.shape
         bound = (xp.eye(k, dtype=h.dtype) - 1 / k) / 2
         return xp.broadcast_to(bound, (n, k, k))
@@ -114,16 +118,16 @@ class Categorical:
         """How often each row counts in the Gram matrices beyond its sample weight: None, once.   (eq:statistics)"""
 
     def referred_to(self, curvature: Array) -> Categorical:
-        """Itself: its curvature bound does not depend on where the outputs are."""
+        """Itself: its curvature bound does not depend on where the outputs are.   (eq:bohning-bound)"""
         return self
 
     def aleatoric(self, h: Array) -> Array:
-        """Cov(one-hot y | h) = diag(p) − ppᵀ, (N, K, K)."""
+        """Cov(one-hot y | h) = diag(p) − ppᵀ, (N, K, K).   (eq:aleatoric)"""
         p = self.probabilities(h)
         return p[:, :, None] * (self.backend.xp.eye(h.shape[1], dtype=h.dtype) - p[:, None, :])
 
     def probabilities(self, h: Array) -> Array:
-        """softmax(h) along the last axis."""
+        """softmax(h) along the last axis.   (eq:categorical-gradient)"""
         return self.backend.xp.exp(h - self.backend.logsumexp(h, axis=-1)[..., None])
 
 

@@ -36,27 +36,27 @@ class MatrixNormal:
 
     @cached_property
     def row_factor(self) -> Array:
-        """Lower L with P = L Lᵀ, (D, D)."""
+        """Lower L with P = L Lᵀ, (D, D).   (eq:cholesky)"""
         return self.backend.cholesky(self.row_precision, "row_precision")
 
     @cached_property
     def column_factor(self) -> Array:
-        """Lower R with Σ = R Rᵀ, (K, K)."""
+        """Lower R with Σ = R Rᵀ, (K, K).   (eq:cholesky)"""
         return self.backend.cholesky(self.column_covariance, "column_covariance")
 
     @cached_property
     def row_log_determinant(self) -> Array:
-        """log|P|."""
+        """log|P|.   (eq:log-determinant)"""
         return 2 * self.backend.xp.sum(self.backend.xp.log(self.backend.xp.diagonal(self.row_factor)))
 
     @cached_property
     def column_log_determinant(self) -> Array:
-        """log|Σ|."""
+        """log|Σ|.   (eq:log-determinant)"""
         return 2 * self.backend.xp.sum(self.backend.xp.log(self.backend.xp.diagonal(self.column_factor)))
 
     @cached_property
     def row_covariance_trace(self) -> Array:
-        """tr P⁻¹ = ‖L⁻¹‖²_F."""
+        """tr P⁻¹ = ‖L⁻¹‖²_F.   (eq:matrix-normal)"""
         xp, L = self.backend.xp, self.row_factor
         return xp.sum(self.backend.solve_triangular(L, xp.eye(len(L), dtype=L.dtype)) ** 2)
 
@@ -72,7 +72,9 @@ class MatrixNormal:
         return d * self.column_log_determinant - k * self.row_log_determinant
 
     def log_density(self, w: Array) -> Array:
-        """log p(W) = −½[tr(Σ⁻¹(W−M)ᵀP(W−M)) + DK log 2π + log|Cov|] in nats; w (D, K).   (eq:log-density)"""
+        """log p(W) = −½[tr(Σ⁻¹(W−M)ᵀP(W−M)) + DK log 2π + log|Cov|] in nats; w (D, K).   (eq:log-density)
+        (eq:vec-kronecker)
+        """
         d, k = self.mean.shape
         return -(self._squared_distance(w - self.mean) + d * k * log(2 * pi) + self.log_determinant()) / 2
 
@@ -85,7 +87,7 @@ class MatrixNormal:
         xp, (d, k) = self.backend.xp, self.mean.shape
         draws = z.reshape(-1, d, k)
         columns = xp.moveaxis(draws, 0, 1).reshape(d, -1)  # all draws side by side: one triangular solve
-        rows = self.backend.solve_triangular(self.row_factor, columns, transposed=True).reshape(d, -1, k)
+        rows = self.backend.solve_triangular(self.row_factor, columns, transposed=True).reshape(d, -1, k)  # eq:sampling
         return self.mean + (xp.moveaxis(rows, 1, 0) @ self.column_factor.T).reshape(z.shape)
 
     def entropy(self) -> Array:
@@ -103,7 +105,7 @@ class MatrixNormal:
             raise InvalidArgumentError(f"other must have a mean of shape {(d, k)}, got {other.mean.shape}")
         rows = xp.sum(b.solve_triangular(self.row_factor, other.row_factor) ** 2)
         columns = xp.sum(b.solve_triangular(other.column_factor, self.column_factor) ** 2)
-        distance = other._squared_distance(self.mean - other.mean)
+        distance = other._squared_distance(self.mean - other.mean)  # eq:kl
         return (rows * columns + distance - d * k + other.log_determinant() - self.log_determinant()) / 2
 
     def natural_parameters(self) -> tuple[Array, Array, Array]:
@@ -118,14 +120,16 @@ class MatrixNormal:
     def from_natural_parameters(
         cls, column_precision: Array, row_precision: Array, linear: Array, backend: Backend = NUMPY
     ) -> MatrixNormal:
-        """The distribution with these natural parameters (the inverse of ``natural_parameters``)."""
+        """The distribution with these natural parameters (the inverse of ``natural_parameters``).
+        (eq:natural-parameters)
+        """
         column = backend.cholesky(column_precision, "column_precision")
         row = backend.cholesky(row_precision, "row_precision")
         sigma = backend.cho_solve(column, backend.xp.eye(len(column), dtype=column.dtype))
         return cls(backend.cho_solve(row, linear @ sigma), row_precision, sigma, backend)
 
     def row_variance(self, a: Array) -> Array:
-        """a_n P⁻¹ a_nᵀ for each row of a (N, D); (N,)."""
+        """a_n P⁻¹ a_nᵀ for each row of a (N, D); (N,).   (eq:matrix-normal, eq:layer-predictive)"""
         return self.backend.xp.sum(self.backend.solve_triangular(self.row_factor, a.T) ** 2, axis=0)
 
     def predictive(self, a: Array) -> tuple[Array, Array]:
@@ -139,12 +143,12 @@ class MatrixNormal:
         return self.with_column_covariance(plain(temperature) * self.column_covariance)
 
     def with_column_covariance(self, sigma: Array) -> MatrixNormal:
-        """The same mean and row precision with another column covariance (K, K)."""
+        """The same mean and row precision with another column covariance (K, K).   (eq:matrix-normal)"""
         other = replace(self, column_covariance=sigma)
         return self._hand_on(other, "row_factor", "row_log_determinant", "row_covariance_trace")
 
     def with_mean(self, mean: Array) -> MatrixNormal:
-        """The same covariance about another mean (D, K)."""
+        """The same covariance about another mean (D, K).   (eq:matrix-normal)"""
         return self._hand_on(replace(self, mean=mean), *_CACHED)
 
     def _hand_on(self, other: MatrixNormal, *names: str) -> MatrixNormal:

@@ -15,7 +15,7 @@ from .errors import InvalidArgumentError
 @dataclass(frozen=True)
 class Activations:
     """What a forward pass leaves behind: ``inputs[l]`` is A_l (N, D_l), its last column ones; ``outputs[l]`` is
-    H_l = A_l W_l (N, K_l). The network's output is ``outputs[-1]``."""
+    H_l = A_l W_l (N, K_l). The network's output is ``outputs[-1]``.   (eq:forward)"""
 
     inputs: list[Array]
     outputs: list[Array]
@@ -47,11 +47,11 @@ class MLP:
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """(D_l, K_l) of every layer's weights, the bias row included."""
+        """(D_l, K_l) of every layer's weights, the bias row included.   (eq:forward)"""
         return [(d + 1, k) for d, k in zip(self.widths, self.widths[1:])]
 
     def forward(self, weights: Sequence[Array], x: Array) -> Activations:
-        """H_l = A_l W_l with A_1 = [x, 1] and A_{l+1} = [φ(H_l), 1].   (eq:forward)
+        """H_l = A_l W_l with A_1 = [x, 1] and A_{l+1} = [φ(H_l), 1].   (eq:forward, eq:cost)
 
         Shapes: x (N, widths[0]), weights[l] (D_l, K_l).
         """
@@ -62,19 +62,19 @@ class MLP:
             if layer:
                 a = self._activation.value(outputs[-1], self.backend)
             inputs.append(self._with_ones(a))
-            outputs.append(inputs[-1] @ w)
+            outputs.append(inputs[-1] @ w)  # eq:forward
         return Activations(inputs, outputs)
 
     def backward(self, weights: Sequence[Array], activations: Activations, output_gradient: Array) -> list[Array]:
         """G_l = ∂ℓ/∂H_l for every layer, from G_L: G_l = (G_{l+1} W̃ᵀ) ⊙ φ′(H_l), W̃ without its bias row.
-        (eq:backward)
+        (eq:backward, eq:cost)
 
         Shapes: output_gradient (..., N, K_L), result[l] (..., N, K_l). Leading axes carry several gradients
         (a loss and a curvature probe, or unit rows for a Jacobian) through one pass.
         """
         gradients = [output_gradient]
         for w, h in zip(reversed(weights[1:]), reversed(activations.outputs[:-1])):
-            g = gradients[-1] @ w[:-1].T
+            g = gradients[-1] @ w[:-1].T  # eq:backward
             g *= self._activation.derivative(h, self.backend)
             gradients.append(g)
         return gradients[::-1]
@@ -94,6 +94,7 @@ class MLP:
 
         The first layer's biases place the kinks of the hidden units over the (standardised) inputs; without a
         hidden layer there are no kinks to place and all weights are zero. ``generator`` is a numpy Generator.
+        (eq:initial-weights)
         """
         xp, weights = self.backend.xp, []
         for layer, (d, k) in enumerate(self.shapes):

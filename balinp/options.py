@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
+from .audit.command import add_arguments as add_audit_arguments
 from .errors import InvalidArgumentError
 from .schema import TASKS
 
@@ -73,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("table", metavar="NEW.csv", help="the rows to predict")
     predict.add_argument("--out", metavar="PREDICTIONS.csv", help="write here (default: standard output)")
     predict.add_argument("--json", action="store_true", help="print one JSON object (with the predictions if no --out)")
+    add_audit_arguments(
+        commands.add_parser("audit", help="check the chain from formulas to derivations, code and tests")
+    )
     return top
 
 

@@ -15,7 +15,7 @@ from .statistics import LayerStatistics
 
 
 def blocks(rows: int, block_rows: int) -> Iterator[slice]:
-    """Consecutive slices of at most ``block_rows`` rows."""
+    """Consecutive slices of at most ``block_rows`` rows.   (eq:block-sum)"""
     return (slice(start, min(start + block_rows, rows)) for start in range(0, rows, block_rows))
 
 
@@ -47,6 +47,7 @@ def block_sums(
     ``probe_noise`` (N, K_L), entries ±1 or standard normal, estimates the hidden layers' curvature
     (eq:curvature-probe); None: not wanted. The output layer's curvature is the likelihood's bound itself. Shapes: x
     (N, D), y (N, K_L) or labels (N,).
+    (eq:block-sum, eq:cost)
     """
     xp, activations = mlp.backend.xp, mlp.forward(weights, x)
     h = activations.outputs[-1]
@@ -86,6 +87,7 @@ def data_sums(
     """``block_sums`` of all rows, block after block: memory is that of ``settings.block_rows`` rows.   (eq:block-sum)
 
     Probe noise is drawn from ``generator`` (±1, the signs of normals) in row order, so the blocks change no draw.
+    (eq:curvature-probe)
     """
     total = None
     for rows in blocks(len(x), settings.block_rows):
@@ -111,7 +113,7 @@ def data_loss(
     settings: Settings,
     sample_weight: Array | None,
 ) -> float:
-    """∑ w_n ℓ_n over all rows, in nats."""
+    """∑ w_n ℓ_n over all rows, in nats.   (eq:iteration)"""
     total: Any = 0.0
     for rows in blocks(len(x), settings.block_rows):
         loss = likelihood.loss(mlp.forward(weights, x[rows]).outputs[-1], y[rows])

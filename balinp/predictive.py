@@ -39,7 +39,7 @@ class Predictive:
 
     @property
     def covariance(self) -> Array:
-        """Aleatoric plus epistemic covariance, (n, K, K): of y, for the Gaussian."""
+        """Aleatoric plus epistemic covariance, (n, K, K): of y, for the Gaussian.   (eq:predictive-density)"""
         return self.aleatoric + self.epistemic
 
     def log_density(self, y: Array, backend: Backend) -> Array:
@@ -85,6 +85,7 @@ def predict_linearized(state: BALIState, x: Array, block_rows: int = 1024) -> Pr
     return _by_blocks(lambda rows: _linearized_block(state, rows), x, block_rows, state.mlp.backend)
 
 
+# eq:linearized-predictive
 def _linearized_block(state: BALIState, x: Array) -> Predictive:
     mlp, likelihood = state.mlp, state.likelihood
     xp, weights = mlp.backend.xp, state.means
@@ -95,7 +96,7 @@ def _linearized_block(state: BALIState, x: Array) -> Predictive:
         posterior = layer.posterior
         root = xp.moveaxis(jacobian @ posterior.column_factor, 0, 1)  # J R, (n, K_L, K_l)
         scale = state.temperature * posterior.row_variance(a)  # eq:tempering; 0 before the first iteration
-        parts.append(scale[:, None, None] * (root @ xp.swapaxes(root, 1, 2)))
+        parts.append(scale[:, None, None] * (root @ xp.swapaxes(root, 1, 2)))  # eq:linearized-predictive
     by_layer = xp.stack(parts)
     epistemic = xp.sum(by_layer, axis=0)
     if isinstance(likelihood, Heteroscedastic):
@@ -119,7 +120,7 @@ def probit_probabilities(logits: Array, covariance: Array, likelihood: Categoric
     centred = logits - xp.mean(logits, axis=1, keepdims=True)
     rows = xp.mean(covariance, axis=2)
     variances = xp.diagonal(covariance, axis1=1, axis2=2) - 2 * rows + xp.mean(rows, axis=1, keepdims=True)
-    return likelihood.probabilities(centred / xp.sqrt(1 + pi / 8 * xp.maximum(variances, 0)))
+    return likelihood.probabilities(centred / xp.sqrt(1 + pi / 8 * xp.maximum(variances, 0)))  # eq:probit
 
 
 def predict_monte_carlo(
@@ -135,6 +136,7 @@ def predict_monte_carlo(
     return _by_blocks(lambda rows: _monte_carlo_block(state, samples, rows), x, block_rows, state.mlp.backend)
 
 
+# eq:monte-carlo-predictive
 def _monte_carlo_block(state: BALIState, samples: list[list[Array]], x: Array) -> Predictive:
     mlp, likelihood = state.mlp, state.likelihood
     xp = mlp.backend.xp
@@ -145,7 +147,7 @@ def _monte_carlo_block(state: BALIState, samples: list[list[Array]], x: Array) -
         variances = likelihood.variance(log_variances)
     mean = xp.mean(h, axis=0)
     rows = xp.moveaxis(h - mean, 0, 1)  # (n, S, K)
-    epistemic = xp.swapaxes(rows, 1, 2) @ rows / len(samples)
+    epistemic = xp.swapaxes(rows, 1, 2) @ rows / len(samples)  # eq:monte-carlo-predictive
     if variances is not None:
         aleatoric = xp.eye(h.shape[-1], dtype=h.dtype) * xp.mean(variances, axis=0)[:, None, :]
         return Predictive(mean, aleatoric, epistemic, draws=h, draw_variances=variances)

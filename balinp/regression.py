@@ -16,7 +16,7 @@ from .statistics import LayerStatistics
 @dataclass(frozen=True)
 class Prior:
     """The tied prior W ~ MN(M₀, Λ₀⁻¹, Σ): mean M₀ (D, K), precision Λ₀ (D, D); Σ is the layer's noise covariance.
-    (eq:prior)
+    (eq:prior, eq:layer-model)
     """
 
     mean: Array
@@ -25,7 +25,7 @@ class Prior:
 
     @classmethod
     def isotropic(cls, mean: Array, precision: float, backend: Backend = NUMPY) -> Prior:
-        """Λ₀ = ``precision`` · I, for a mean of shape (D, K)."""
+        """Λ₀ = ``precision`` · I, for a mean of shape (D, K).   (eq:prior)"""
         d = len(mean)
         prior = cls(mean, backend.xp.eye(d, dtype=mean.dtype) * precision, backend)
         prior.__dict__.update(
@@ -35,12 +35,12 @@ class Prior:
 
     @cached_property
     def linear_term(self) -> Array:
-        """Λ₀M₀, (D, K)."""
+        """Λ₀M₀, (D, K).   (eq:prior)"""
         return self.precision @ self.mean
 
     @cached_property
     def log_determinant(self) -> Any:
-        """log|Λ₀|; raises NotPositiveDefiniteError if Λ₀ is not positive definite."""
+        """log|Λ₀|; raises NotPositiveDefiniteError if Λ₀ is not positive definite.   (eq:prior)"""
         xp, factor = self.backend.xp, self.backend.cholesky(self.precision, "prior precision")
         return 2 * xp.sum(xp.log(xp.diagonal(factor)))
 
@@ -48,7 +48,9 @@ class Prior:
 def pseudo_targets(outputs: Array, gradients: Array, step: Array | float) -> Array:
     """T = H − G S, the layer outputs moved along the back-propagated gradients.   (eq:pseudo-targets)
 
-    Shapes: outputs H (N, K), gradients G (N, K) with rows ∂ℓ_n/∂h_n, step S a number α (S = αI) or a matrix (K, K).
+    Shapes: outputs H (N, K), gradients G (N, K) with rows ∂ℓ_n/∂h_n, step S a number α
+    (S = αI) or a matrix (K, K); result (N, K).
+    (eq:proximal-target, eq:target-variance)
     """
     if getattr(step, "ndim", 0) == 2:
         return outputs - gradients @ step
@@ -86,7 +88,7 @@ def log_evidence(
     −½[N K log 2π + N log|Σ| + K(log|P| − log|Λ₀|) + tr(Σ⁻¹(TᵀT + M₀ᵀΛ₀M₀ − MᵀPM))], by the determinant lemma and
     Woodbury, with P and M of eq:layer-posterior. Needs statistics.target_gram. ``row_factor`` and ``column_factor``:
     the Cholesky factors of P and Σ, when the caller has them. Raises NotPositiveDefiniteError if P, Λ₀ or Σ is not
-    positive definite.
+    positive definite.   (eq:woodbury, eq:layer-model)
     """
     _check_prior(statistics, prior)
     xp, n, k = backend.xp, statistics.count, statistics.cross.shape[1]
@@ -96,9 +98,9 @@ def log_evidence(
     R = column_factor
     if R is None:
         R = backend.cholesky(noise_covariance, "noise_covariance")
-    white = backend.solve_triangular(L, prior.linear_term + statistics.cross)  # MᵀPM = whiteᵀ white
+    white = backend.solve_triangular(L, prior.linear_term + statistics.cross)  # eq:log-evidence: MᵀPM = whiteᵀ white
     quadratic = statistics.target_gram + prior.mean.T @ prior.linear_term - white.T @ white
-    rows = 2 * xp.sum(xp.log(xp.diagonal(L))) - prior.log_determinant
+    rows = 2 * xp.sum(xp.log(xp.diagonal(L))) - prior.log_determinant  # eq:woodbury: log |I + AΛ₀⁻¹Aᵀ|
     columns = 2 * xp.sum(xp.log(xp.diagonal(R)))
     return -(n * (k * log(2 * pi) + columns) + k * rows + xp.trace(backend.cho_solve(R, quadratic))) / 2
 

@@ -14,6 +14,7 @@ STEPS = ("natural", "isotropic", "gradient")
 @dataclass(frozen=True)
 class Settings:
     """How a fit proceeds: our choices where the abstract is silent. ``preset("literal")`` is its bare reading.
+    (eq:defaults)
 
     step: the pseudo-target step S and noise Σ of a layer. "natural": S = Σ = (curvature)⁻¹; "isotropic": S = Σ = I/b
         with b the mean curvature; "gradient": S = αI.
@@ -91,7 +92,7 @@ class Settings:
 
     @classmethod
     def preset(cls, name: str | None = None, **changes: Any) -> Settings:
-        """Named settings with ``changes`` on top.
+        """Named settings with ``changes`` on top.   (eq:defaults)
 
         None: the defaults, for regression. "classification": fixed prior, small batches, sampling from the start.
         "literal": the abstract's reading alone: T = H − αG with noise αI, tied prior λI, gradients at the mean, the

@@ -59,16 +59,18 @@ class BALIState:
 
     @property
     def means(self) -> list[Array]:
-        """The posterior mean of every layer's weights, (D_l, K_l)."""
+        """The posterior mean of every layer's weights, (D_l, K_l).   (eq:iteration)"""
         return [layer.posterior.mean for layer in self.layers]
 
     @cached_property
     def posteriors(self) -> list[MatrixNormal]:
-        """Every layer's posterior with its covariance tempered: what predictions are made with."""
+        """Every layer's posterior with its covariance tempered: what predictions are made with.   (eq:tempering)"""
         return [layer.posterior.tempered(self.temperature) for layer in self.layers]
 
     def sample_weights(self, generator: Any) -> list[Array]:
-        """One draw of all weights; at temperature 0 the means, and nothing is drawn."""
+        """One draw of all weights; at temperature 0 the means, and nothing is drawn.
+        (eq:draws, eq:centred-targets)
+        """
         if self.temperature == 0:
             return self.means
         draw = self.mlp.backend.standard_normal
@@ -79,7 +81,9 @@ class BALIState:
 def initial_state(
     mlp: MLP, likelihood: Likelihood, generator: Any, settings: Settings, dtype: Any = "float64"
 ) -> BALIState:
-    """He-initialised means with the prior's covariance, no data seen; ``generator`` is a numpy Generator."""
+    """He-initialised means with the prior's covariance, no data seen; ``generator`` is a numpy Generator.
+    (eq:initial-weights)
+    """
     xp, layers = mlp.backend.xp, []
     for mean in mlp.initial_weights(generator, dtype):
         d, k = mean.shape
@@ -108,6 +112,7 @@ def layer_regression(layer: LayerState, batch: LayerStatistics, rate: float, set
     """The exact regression of one layer on this pass's pseudo-targets, about its present mean.   (eq:step-form)
 
     ``batch`` holds the sums of (A, G) scaled to the whole data (N/m); ``rate`` is β_t.
+    (eq:step-kinds, eq:fixed-points, eq:centred-targets)
     """
     b, M = layer.posterior.backend, layer.posterior.mean
     xp, k = b.xp, M.shape[1]
@@ -150,12 +155,13 @@ def bali_step(
     Shapes: x (m, D), y (m, K) or labels (m,), sample_weight (m,). ``generator`` is a numpy Generator; it is asked for
     one weight draw per layer (once sampling has begun), then for probe noise in row order, so block_rows changes no
     draw. Raises NotPositiveDefiniteError naming the layer, DivergenceError when the loss is no longer finite.
+    (eq:ema, eq:conjugate-layer, eq:fixed-points, eq:centred-targets, eq:noise-update)
     """
     mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
     rate = max(settings.rate, 1 / (t + 1))
     # one layer is exact: nothing to sample for
     sampled = settings.gradients == "sampled" and len(state.layers) > 1 and state.temperature > 0
-    weights = state.sample_weights(generator) if sampled else state.means
+    weights = state.sample_weights(generator) if sampled else state.means  # eq:centred-targets
     sums = data_sums(mlp, likelihood, weights, x, y, generator, settings, sample_weight)
     count = sums.layers[0].count
     if not sums.loss < float("inf"):  # NaN as well
@@ -188,7 +194,7 @@ def bali_step(
         residual = sums.squared_residual / count
         if not sampled:  # a draw's residual carries the weights' uncertainty; the mean's lacks it
             residual = residual + likelihood.noise_variance * (heat * sum(gammas) / most)
-        likelihood = likelihood.moved_towards(residual, rate, settings.noise_floor)
+        likelihood = likelihood.moved_towards(residual, rate, settings.noise_floor)  # eq:noise-update
     last = layers[-1].statistics
     likelihood = likelihood.referred_to(last.curvature / last.count)
     return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, sums.loss / count)
@@ -203,14 +209,18 @@ def _moved(layer: LayerState, regression: LayerRegression, scale: float, prior: 
 
 
 def _reweighed(layer: LayerState, regression: LayerRegression, rate: float, most: float, prior: str) -> LayerState:
-    """The layer with its prior precision re-estimated by evidence; γ counts at most ``most`` parameters."""
+    """The layer with its prior precision re-estimated by evidence; γ counts at most ``most`` parameters.
+    (eq:mackay)
+    """
     norm = prior_norm(layer.posterior.mean, regression.step, prior, layer.posterior.backend)
     tau = updated_prior_precision(layer.prior_precision, min(layer.effective_parameters, most), norm, rate)
     return replace(layer, prior_precision=tau)
 
 
 def _penalty(layers: Sequence[LayerState], regressions: Sequence[LayerRegression], scale: float, prior: str) -> float:
-    """The priors' ½ τ‖M‖², or ½ λ tr(S⁻¹MᵀM), with every mean ``scale`` of the way along its step."""
+    """The priors' ½ τ‖M‖², or ½ λ tr(S⁻¹MᵀM), with every mean ``scale`` of the way along its step.
+    (eq:trust-region)
+    """
     total = 0.0
     for layer, r in zip(layers, regressions):
         mean = layer.posterior.mean + scale * r.posterior.mean

@@ -37,7 +37,7 @@ class LayerStatistics:
         probes: Array | None = None,
         backend: Backend = NUMPY,
     ) -> LayerStatistics:
-        """The sums of one batch; ``inputs`` already carry the ones column.
+        """The sums of one batch; ``inputs`` already carry the ones column.   (eq:statistics, eq:cost)
 
         Shapes: inputs (N, D), targets (N, K), weights (N,), probes (N, K). Raises InvalidArgumentError when the
         numbers of rows differ.
@@ -60,21 +60,21 @@ class LayerStatistics:
         return cls(count, left.T @ left, left.T @ right, right.T @ right, curvature)
 
     def __add__(self, other: LayerStatistics) -> LayerStatistics:
-        """The statistics of both sets of rows together."""
+        """The statistics of both sets of rows together.   (eq:block-sum)"""
         return self._combine(other, lambda a, b: a + b)
 
     def scale(self, weight: Any) -> LayerStatistics:
-        """Every row counted ``weight`` times."""
+        """Every row counted ``weight`` times.   (eq:precision)"""
         factor = plain(weight)
         return self._map(lambda sums: factor * sums)
 
     def decay(self, other: LayerStatistics, rate: Any) -> LayerStatistics:
-        """(1 − rate)·self + rate·other: one step of the exponential moving average.   (eq:ema)"""
+        """(1 − rate)·self + rate·other: one step of the exponential moving average.   (eq:ema, eq:natural-gradient)"""
         new = plain(rate)
         return self._combine(other, lambda a, b: (1 - new) * a + new * b)
 
     def map_targets(self, matrix: Array) -> LayerStatistics:
-        """The statistics of targets T·matrix instead of T; matrix (K, K)."""
+        """The statistics of targets T·matrix instead of T; matrix (K, K).   (eq:statistics)"""
         cross, target_gram = self.cross @ matrix, matrix.T @ self.target_gram @ matrix
         return LayerStatistics(self.count, self.gram, cross, target_gram, self.curvature)
 

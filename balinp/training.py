@@ -43,7 +43,9 @@ class IterationRecord:
 
 @dataclass(frozen=True)
 class FitResult:
-    """The state after the last iteration, a record of each, and whether the training loss had stopped falling."""
+    """The state after the last iteration, a record of each, and whether the training loss had stopped falling.
+    (eq:stopping)
+    """
 
     state: BALIState
     history: tuple[IterationRecord, ...] = field(default=())
@@ -63,7 +65,7 @@ def fit(
     sample_weight: Array | None = None,
     callback: Callable[[BALIState, IterationRecord], Any] | None = None,
 ) -> FitResult:
-    """Repeat ``bali_step`` until the training loss stops falling or the budget ends.   (eq:iteration)
+    """Repeat ``bali_step`` until the training loss stops falling or the budget ends.   (eq:iteration, eq:stopping)
 
     Shapes: x (N, D), y (N, K) or class indices (N,), sample_weight (N,); ``test`` a pair like (x, y). ``settings``,
     or ``preset`` ("literal": the abstract's reading alone). ``state`` continues an earlier fit. ``callback(state,
@@ -105,7 +107,7 @@ def fit(
 
 def has_plateaued(losses: Sequence[float], patience: int, tolerance: float) -> bool:
     """Whether the mean of the last ``patience`` losses is less than ``tolerance`` below that of the ``patience``
-    before."""
+    before.   (eq:stopping)"""
     if tolerance == 0 or len(losses) < 2 * patience:
         return False
     return sum(losses[-2 * patience : -patience]) / patience - sum(losses[-patience:]) / patience < tolerance
@@ -142,7 +144,7 @@ def _record(state: BALIState, loss: float, test: tuple[Array, Array] | None, sec
 
 def negative_log_likelihood(state: BALIState, x: Array, y: Array, draws: int = 10) -> float:
     """Mean −log p(y) in nats under a Monte-Carlo predictive of a few draws, always the same ones (they come from
-    seed 0)."""
+    seed 0).   (eq:predictive-density)"""
     backend = state.mlp.backend
     predictive = predict_monte_carlo(state, x, backend.generator(0), draws)
     if not isinstance(state.likelihood, Categorical):

@@ -55,7 +55,8 @@ def test_a_wrong_function_is_named_with_its_identity():
         assert_conforms(core(pseudo_targets=plus))
     message = str(caught.value)
     assert message.startswith("eq:pseudo-targets is broken: not T = H − G S (S ")
-    assert len(message.splitlines()) == 1  # and nothing else
+    broken = {line.split()[0] for line in message.splitlines()}  # and what rests on it, nothing else
+    assert broken == {"eq:pseudo-targets", "eq:proximal-target", "eq:conjugate-layer", "eq:target-variance"}
 
 
 def rounded(outputs, gradients, step):
@@ -101,6 +102,10 @@ def test_the_command_prints_a_table_and_has_an_exit_status(capsys):
     assert lines[0].split() == ["statement", "identity", "ratio", "verdict"]
     assert lines[-1].endswith("0 BROKEN, 0 skipped")
     assert sum(line.endswith("  holds") for line in lines) == len(check_core(balinp))
+    assert main(["--statement", "eq:kl"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 identities")
+    with pytest.raises(SystemExit):
+        main(["--statement", "eq:none"])
     assert main(["balinp.matrix_normal", "--seed", "3"]) == 0
     assert "eq:kl" in capsys.readouterr().out
     command = [sys.executable, "-m", "balinp.testing.conformance", "no_such_module"]

@@ -31,6 +31,7 @@ from .gradients import (
 from .networks import NetworkProblem, network_problems, random_network_problem
 from .oracles import (
     DenseGaussian,
+    ProjectionError,
     dense_effective_parameters,
     dense_evidence,
     dense_normal,
@@ -40,6 +41,7 @@ from .oracles import (
     inverse,
     kronecker,
     matrix_normal_log_density,
+    projection_error,
     projection_objective,
     unvec,
     vec,
@@ -84,6 +86,7 @@ __all__ = [
     "DenseGaussian",
     "LayerProblem",
     "NetworkProblem",
+    "ProjectionError",
     "Uniformity",
     "assert_backward",
     "assert_residual",
@@ -118,6 +121,7 @@ __all__ = [
     "matrix_normals",
     "network_problems",
     "orthogonal",
+    "projection_error",
     "projection_objective",
     "random_layer_problem",
     "random_matrix_normal",

@@ -23,6 +23,9 @@ from math import inf, isnan
 from typing import Any
 
 from . import (
+    conformance_algebra,
+    conformance_fit,
+    conformance_heteroscedastic,
     conformance_iteration,
     conformance_layer,
     conformance_network,
@@ -80,20 +83,28 @@ def checks() -> list[Check]:
     """Every check there is, from one layer to the whole network."""
     parts = (
         *conformance_layer.CHECKS,
+        *conformance_algebra.CHECKS,
         *conformance_network.CHECKS,
+        *conformance_heteroscedastic.CHECKS,
         *conformance_iteration.CHECKS,
         *conformance_variants.CHECKS,
+        *conformance_fit.CHECKS,
         *conformance_predictive.CHECKS,
     )
     return [Check(*part) for part in parts]
 
 
-def check_core(core: Any, seed: int = 0) -> list[Result]:
-    """One Result per identity; ``core`` as in the module's docstring, ``seed`` chooses the random instances."""
+def check_core(core: Any, seed: int = 0, only: str | None = None) -> list[Result]:
+    """One Result per identity; ``core`` as in the module's docstring, ``seed`` chooses the random instances.
+
+    ``only``: the id of the one statement to check.
+    """
     descriptions: dict[str, str] = {}
     worst: dict[str, tuple[float, str]] = {}
     missing: dict[str, tuple[str, ...]] = {}
     for check in checks():
+        if only is not None and only not in check.statements:
+            continue
         for statement, description in check.statements.items():
             descriptions.setdefault(statement, description)
         absent = tuple(name for name in check.needs if not hasattr(core, name))
@@ -109,6 +120,7 @@ def check_core(core: Any, seed: int = 0) -> list[Result]:
         if statement in worst
         else Result(statement, description, None, missing=missing[statement])
         for statement, description in descriptions.items()
+        if only in (None, statement)
     ]
 
 
@@ -148,8 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m balinp.testing.conformance", description=__doc__.splitlines()[0])
     parser.add_argument("module", nargs="?", default="balinp", help="the core to check (default: balinp)")
     parser.add_argument("--seed", type=int, default=0, help="of the random instances (default: 0)")
+    parser.add_argument("--statement", metavar="ID", help="check one identity only, e.g. eq:layer-posterior")
     options = parser.parse_args(arguments)
-    results = check_core(import_module(options.module), options.seed)
+    results = check_core(import_module(options.module), options.seed, options.statement)
+    if not results:
+        parser.error(f"there is no identity {options.statement!r}")
     print(table(results))
     return int(any(result.verdict == "BROKEN" for result in results))
 

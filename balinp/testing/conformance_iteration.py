@@ -169,7 +169,8 @@ def _learnt(
         M, expected = np.asarray(layer.posterior.mean), dense.tau
         if kind["evidence"] and t + 1 >= kind["warmup"]:
             length = np.trace(M.T @ M @ (dense.Q if kind["prior"] == "tied" else np.eye(M.shape[1])))
-            expected = dense.tau ** (1 - beta) * (min(gamma, 0.9 * total) / length) ** beta
+            target = np.clip(min(gamma, 0.9 * total) / length, 1e-4, 1e5)
+            expected = dense.tau ** (1 - beta) * target**beta
         got = ratio(layer.prior_precision, expected, "float64", condition=condition)
         yield "eq:mackay", f"layer {l}, {what}", got
     s2 = expected_variance = float(before.likelihood.noise_variance)

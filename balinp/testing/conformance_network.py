@@ -19,7 +19,7 @@ from .reference_network import (
 )
 
 WIDTHS = ((3, 2), (2, 4, 1), (3, 3, 3, 3))  # equal widths are where a wrong transpose has the right shape
-STATED = ("relu", "tanh", "gelu")  # activations that have a statement of their own
+STATED = ("relu", "tanh", "gelu", "identity")
 CENTRAL = 1e6  # "condition" of a central difference: its error is of order eps^⅔, not eps
 
 

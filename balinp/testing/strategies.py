@@ -191,7 +191,9 @@ def random_layer_problem(
     noise_condition: float = 2.0,
     input_scale: float = 1.0,
 ) -> LayerProblem:
-    """The LayerProblem of that seed: D inputs (the ones column among them) and K outputs, shape = (D, K)."""
+    """The LayerProblem of that seed: D inputs (the ones column among them) and K outputs, shape = (D, K).
+    (eq:layer-model)
+    """
     generator, (d, k) = np.random.default_rng(seed), shape
     A = np.hstack([input_scale * generator.standard_normal((rows, d - 1)), np.ones((rows, 1))]).astype(dtype)
     prior = Prior(generator.standard_normal(shape).astype(dtype), random_spd(generator, d, prior_condition, dtype))

@@ -1,4 +1,5 @@
-"""Runs the conformance tool on copies of the package: a folder per line of input, a line of JSON each in answer.
+"""Runs the conformance tool on copies of the package: a line of input names a folder and, after a tab, the statement to
+check (none: all of them); a line of JSON answers it.
 
 One process serves all mutants, with NumPy, SciPy and hypothesis loaded once; balinp itself is imported anew from every
 folder, so nothing of one mutant is left for the next.
@@ -16,7 +17,7 @@ import scipy.special
 import scipy.stats  # noqa: F401
 
 
-def conformance(folder: str) -> dict[str, object]:
+def conformance(folder: str, statement: str) -> dict[str, object]:
     """Exit status and output of ``python -m balinp.testing.conformance`` with the package in ``folder``."""
     for name in [name for name in sys.modules if name.split(".")[0] == "balinp"]:
         del sys.modules[name]
@@ -26,7 +27,7 @@ def conformance(folder: str) -> dict[str, object]:
     try:
         with contextlib.redirect_stdout(output):
             tool = importlib.import_module("balinp.testing.conformance")
-            status = tool.main([])
+            status = tool.main(["--statement", statement] if statement else [])
     finally:
         sys.path.remove(folder)
     return {"status": status, "output": output.getvalue(), "file": tool.__file__}
@@ -34,4 +35,5 @@ def conformance(folder: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(json.dumps(conformance(line.strip())), flush=True)
+        name, _, chosen = line.rstrip("\n").partition("\t")
+        print(json.dumps(conformance(name, chosen)), flush=True)
