@@ -1,0 +1,447 @@
+"""Cases of whole iterations, an epoch of mini-batches and tiny fits. Every setting is an input; so is every draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..reference import iteration as exact
+from ..reference.exact import MP, lists, matrix
+from .kit import Case, Mistake, Numbers, Operation, Values, eye, scaled, zeros
+from .rules import BOUNDS
+
+LITERAL: Values = {
+    "step": "gradient",
+    "step_size": 0.25,
+    "noise": "step",
+    "gradients": "mean",
+    "prior": "tied",
+    "prior_precision": 0.75,
+    "evidence": False,
+    "rate": 1.0,
+    "step_scale": None,
+    "warmup": 0,
+    "tempering": None,
+    "max_temperature": 0.25,
+    "damping": 0.0,
+    "noise_floor": 2.0**-13,
+    "learn_noise": False,
+    "trust_region": False,
+    "precision_bounds": BOUNDS,
+}
+NATURAL: Values = {
+    **LITERAL,
+    "step": "natural",
+    "gradients": "sampled",
+    "prior": "independent",
+    "prior_precision": 0.125,
+    "evidence": True,
+    "rate": 0.25,
+    "step_scale": 0.125,
+    "warmup": 10,
+    "tempering": 0.5,
+    "learn_noise": True,
+}
+MEAN: Values = {**NATURAL, "gradients": "mean"}
+CLASSES: Values = {**NATURAL, "evidence": False, "rate": 0.125, "warmup": 0, "tempering": 0.125, "learn_noise": False}
+GAUSSIAN: Values = {"kind": "gaussian", "noise_variance": 0.25}
+PER_OUTPUT: Values = {"kind": "gaussian", "noise_variance": [0.5, 0.25]}
+
+
+def _layer(numbers: Numbers, d: int, k: int, begun: bool) -> Values:
+    if not begun:
+        empty = {"gram": zeros(d, d), "cross": zeros(d, k), "target_gram": zeros(k, k), "curvature": zeros(k, k)}
+        return {
+            "mean": numbers.matrix(d, k, 1.0),
+            "row_precision": eye(d, 0.75),
+            "column_covariance": eye(k),
+            "statistics": {"count": 0.0, **empty},
+            "prior_precision": 0.75,
+            "determined": 0.0,
+        }
+    sums = {
+        "count": 16.0,
+        "gram": scaled(numbers.spd(d, 2.0), 4.0),
+        "cross": numbers.matrix(d, k),
+        "target_gram": numbers.spd(k),
+        "curvature": scaled(numbers.spd(k, 1.0), 8.0),
+    }
+    posterior = {**numbers.posterior(d, k), "mean": numbers.matrix(d, k, 1.0)}
+    posterior["row_precision"] = scaled(posterior["row_precision"], 4.0)
+    return {**posterior, "statistics": sums, "prior_precision": 0.375, "determined": 0.625}
+
+
+def _instance(
+    seed: int,
+    settings: Values,
+    widths: tuple[int, ...] = (2, 3, 2),
+    likelihood: Values = GAUSSIAN,
+    activation: str = "tanh",
+    n: int = 5,
+    t: int = 12,
+    total: float | None = None,
+    weighted: bool = False,
+) -> Values:
+    numbers, deep = Numbers(seed), len(widths) > 2
+    layers = [_layer(numbers, d + 1, k, t > 0) for d, k in zip(widths, widths[1:])]
+    state = {
+        "layers": layers,
+        "likelihood": likelihood,
+        "temperature": 0.1875 if t > 0 else 0.0,
+        "step_scale": 1.0 if settings["step_scale"] is None else settings["step_scale"],
+        "iteration": t,
+    }
+    y: Any = numbers.matrix(n, widths[-1]) if likelihood["kind"] == "gaussian" else numbers.integers(n, widths[-1])
+    sampled = settings["gradients"] == "sampled" and deep and t > 0
+    return {
+        "activation": activation,
+        "state": state,
+        "x": numbers.matrix(n, widths[0]),
+        "y": y,
+        "sample_weight": [0.5 + v for v in numbers.integers(n, 3)] if weighted else None,
+        "total": total,
+        "weight_draws": [numbers.matrix(d + 1, k) for d, k in zip(widths, widths[1:])] if sampled else None,
+        "probe_noise": [[float(v) for v in r] for r in numbers.signs(n, widths[-1])]
+        if deep and settings["step"] != "gradient"
+        else None,
+        "settings": settings,
+    }
+
+
+def _shapes(inputs: Values) -> dict[str, int]:
+    layers = inputs["state"]["layers"]
+    return {
+        "N": len(inputs["x"]),
+        "K0": len(inputs["x"][0]),
+        **{f"K{l + 1}": len(v["column_covariance"]) for l, v in enumerate(layers)},
+    }
+
+
+def _iterations() -> list[Case]:
+    tied = {**MEAN, "prior": "tied", "prior_precision": 0.75, "damping": 0.125}
+    gradient = {**LITERAL, "rate": 0.25}
+    kinds: list[tuple[str, Values]] = [
+        ("literal-first", _instance(1400, LITERAL, t=0)),
+        ("literal-mini-batch", _instance(1401, {**gradient, "rate": 0.5}, n=4, total=20.0)),
+        ("linear-layer", _instance(1402, {**LITERAL, "step": "natural"}, (3, 2), t=0)),
+        ("linear-layer-weighted", _instance(1403, {**LITERAL, "step": "natural"}, (3, 2), t=0, weighted=True)),
+        ("natural-first", _instance(1404, NATURAL, t=0)),
+        ("natural-second", _instance(1405, {**MEAN, "warmup": 2}, t=1)),
+        ("natural-at-mean", _instance(1406, MEAN)),
+        ("natural-sampled", _instance(1407, NATURAL, likelihood=PER_OUTPUT)),
+        ("natural-mini-batch", _instance(1408, NATURAL, n=4, total=20.0)),
+        ("natural-tied", _instance(1409, tied)),
+        ("isotropic", _instance(1410, {**MEAN, "step": "isotropic"}, activation="gelu")),
+        ("classification", _instance(1411, CLASSES, (2, 3, 3), {"kind": "categorical"}, "relu", total=15.0)),
+        ("residual-noise", _instance(1412, {**gradient, "noise": "residual", "damping": 0.5})),
+        ("trust-region", _instance(1413, {**gradient, "step_size": 4.0, "trust_region": True}, t=0)),
+        ("weighted", _instance(1414, NATURAL, weighted=True)),
+        ("one-datum", _instance(1415, MEAN, n=1)),
+        ("one-unit", _instance(1416, NATURAL, (1, 1, 1))),
+        ("three-layers", _instance(1417, NATURAL, (2, 3, 2, 1), n=4)),
+    ]
+    out = [Case(name, inputs, _shapes(inputs)) for name, inputs in kinds]
+    good = kinds[6][1]
+    nan: Any = {**good, "x": [[*good["x"][0][:1], "NaN"], *good["x"][1:]]}
+    wide = {**good, "x": [[*r, 1.0] for r in good["x"]]}
+    sampled = kinds[7][1]
+    layers = sampled["state"]["layers"]
+    broken = {**layers[0], "row_precision": scaled(layers[0]["row_precision"], -1.0)}
+    indefinite = {**sampled, "state": {**sampled["state"], "layers": [broken, *layers[1:]]}}
+    for name, inputs, why in (
+        ("nan", nan, "not finite"),
+        ("shape", wide, "shape"),
+        ("indefinite", indefinite, "not positive definite"),
+    ):
+        out.append(Case(f"reject-{name}", inputs, _shapes(good), reject=why))
+    return out
+
+
+def _changed(**settings: Any) -> Any:
+    """The iteration with other settings: a part of the method left out."""
+    return lambda i: exact.iteration({**i, "settings": {**i["settings"], **settings}})
+
+
+def _state_changed(**change: Any) -> Any:
+    """The iteration from a changed state."""
+
+    def wrong(i: Values) -> Values:
+        state = i["state"]
+        return exact.iteration({**i, "state": {**state, **{n: f(state) for n, f in change.items()}}})
+
+    return wrong
+
+
+def _uncorrected(i: Values) -> Values:
+    """β not started at 1/(t + 1): the iteration far along, with t put back."""
+    late = {**i["state"], "iteration": i["state"]["iteration"] + 1000}
+    settings = {**i["settings"], "warmup": i["settings"]["warmup"] + (0 if i["state"]["iteration"] + 1 >=
+                i["settings"]["warmup"] else 1000)}  # fmt: skip
+    out = exact.iteration({**i, "state": late, "settings": settings})
+    return {**out, "iteration": i["state"]["iteration"] + 1}
+
+
+def _no_prior(state: Values) -> list[Values]:
+    return [{**layer, "prior_precision": layer["prior_precision"] * MP.mpf("1e-6")} for layer in state["layers"]]
+
+
+def _old_rows(i: Values) -> Values:
+    """The precision P of the last iteration kept beside the new mean."""
+    out = exact.iteration(i)
+    olds = (layer["row_precision"] for layer in i["state"]["layers"])
+    return {**out, "layers": [{**layer, "row_precision": old} for layer, old in zip(out["layers"], olds)]}
+
+
+def _nothing_determined(state: Values) -> list[Values]:
+    return [{**layer, "determined": MP.mpf(0)} for layer in state["layers"]]
+
+
+def _identity_columns(state: Values) -> list[Values]:
+    k = [len(layer["column_covariance"]) for layer in state["layers"]]
+    return [{**layer, "column_covariance": [[MP.mpf(v) for v in r] for r in eye(n)]} for n, layer in
+            zip(k, state["layers"])]  # fmt: skip
+
+
+MISTAKES = {
+    "batch-weight-missing": Mistake("eq:ema", "the batch not scaled by N/m", lambda i: exact.iteration(
+        {**i, "total": None})),
+    "rate-not-corrected": Mistake("eq:ema", "β from the start, not max(β, 1/(t + 1))", _uncorrected),
+    "nothing-remembered": Mistake("eq:ema", "the old sums dropped: β = 1", _changed(rate=MP.mpf(1))),
+    "row-weights-ignored": Mistake("eq:statistics", "sample weights left out", lambda i: exact.iteration(
+        {**i, "sample_weight": None})),
+    "gradients-at-the-mean": Mistake("eq:iteration", "gradients at the mean, not at the drawn weights",
+                                     lambda i: exact.iteration({**i, "weight_draws": None})),
+    "draws-not-tempered": Mistake("eq:tempering", "weights drawn with a stale factor of Σ, not tempered",
+                                  _state_changed(temperature=lambda s: MP.mpf(1))),
+    "prior-missing": Mistake("eq:prior-gradient", "the prior's pull and precision left out", _state_changed(
+        layers=_no_prior)),
+    "stale-precision": Mistake("eq:step-form", "P of the last iteration kept beside the new mean", _old_rows),
+    "damping-missing": Mistake("eq:step-kinds", "damping left out", _changed(damping=MP.mpf(0))),
+    "share-not-carried": Mistake("eq:kronecker-projection", "κ of the last iteration not used", _state_changed(
+        layers=_nothing_determined)),
+    "columns-not-carried": Mistake("eq:kronecker-projection", "Σ of the last iteration not used", _state_changed(
+        layers=_identity_columns)),
+    "evidence-missing": Mistake("eq:mackay", "τ not re-estimated", _changed(evidence=False)),
+    "noise-not-learnt": Mistake("eq:noise-update", "σ² not updated", _changed(learn_noise=False)),
+    "warm-up-ignored": Mistake("eq:iteration", "no warm-up", _changed(warmup=0)),
+    "one-prior-for-both": Mistake("eq:tied-prior", "the tied prior treated as independent", _changed(
+        prior="independent")),
+    "trust-region-missing": Mistake("eq:trust-region", "the step not cut until the objective falls", _changed(
+        trust_region=False)),
+    "step-for-residual": Mistake("eq:residual-covariance", "Σ = S for the residual covariance", _changed(noise="step")),
+    "whole-step": Mistake("eq:step-form", "the whole step taken", _changed(step_scale=MP.mpf(1))),
+}
+
+
+def _epochs() -> list[Case]:
+    out = []
+    for s, (name, settings, n, size, likelihood) in enumerate(
+        [
+            ("even-batches", NATURAL, 6, 2, GAUSSIAN),
+            ("uneven-batches", {**CLASSES, "evidence": True}, 7, 3, {"kind": "categorical"}),
+        ]
+    ):
+        widths, numbers = (2, 2, 2), Numbers(1500 + s)
+        inputs = _instance(1510 + s, {**settings, "batch_size": size}, widths, likelihood, n=n)
+        for unused in ("weight_draws", "probe_noise", "total", "sample_weight"):
+            del inputs[unused]
+        pieces = -(-n // size)
+        inputs["permutation"] = numbers.permutation(n)
+        inputs["batches"] = [
+            {
+                "weight_draws": [numbers.matrix(d + 1, k) for d, k in zip(widths, widths[1:])],
+                "probe_noise": [
+                    [float(v) for v in r] for r in numbers.signs(n * (b + 1) // pieces - n * b // pieces, 2)
+                ],
+            }
+            for b in range(pieces)
+        ]
+        out.append(Case(name, inputs, _shapes(inputs)))
+    return out
+
+
+def _in_order(i: Values) -> Values:
+    return exact.epoch({**i, "permutation": sorted(i["permutation"])})
+
+
+def _last_loss(i: Values) -> Values:
+    n, pieces = len(i["x"]), len(i["batches"])
+    rows = i["permutation"][n * (pieces - 1) // pieces :]
+    state = i["state"]
+    for b, draws in enumerate(i["batches"]):
+        rows = i["permutation"][n * b // pieces : n * (b + 1) // pieces]
+        part = {"x": [i["x"][r] for r in rows], "y": [i["y"][r] for r in rows]}
+        state = exact.iteration({**i, **draws, **part, "total": MP.mpf(n), "state": state, "sample_weight": None})
+    return state
+
+
+def _batches_as_everything(i: Values) -> Values:
+    """N/m left out in every batch."""
+    n, pieces, state, loss = len(i["x"]), len(i["batches"]), i["state"], MP.mpf(0)
+    for b, draws in enumerate(i["batches"]):
+        rows = i["permutation"][n * b // pieces : n * (b + 1) // pieces]
+        part = {"x": [i["x"][r] for r in rows], "y": [i["y"][r] for r in rows]}
+        state = exact.iteration({**i, **draws, **part, "total": None, "state": state, "sample_weight": None})
+        loss += state["training_loss"] * len(rows)
+    return {**state, "training_loss": loss / n}
+
+
+def _fits() -> list[Case]:
+    out = []
+    quick = {**NATURAL, "warmup": 2, "step_scale": 0.25}
+    for s, (name, settings, widths, likelihood, activation, n) in enumerate(
+        [
+            ("literal", {**LITERAL, "step_size": 0.125}, (1, 3, 1), GAUSSIAN, "tanh", 6),
+            ("natural", quick, (1, 3, 1), GAUSSIAN, "tanh", 6),
+            ("classification", {**CLASSES, "rate": 0.25}, (2, 2, 2), {"kind": "categorical"}, "tanh", 6),
+            ("linear", {**quick, "damping": 0.0}, (2, 1), GAUSSIAN, "relu", 5),
+        ]
+    ):
+        numbers, shapes = Numbers(1600 + s), [(d + 1, k) for d, k in zip(widths, widths[1:])]
+        deep, natural = len(widths) > 2, settings["step"] == "natural"
+        iterations = []
+        for t in range(5):
+            sampled = settings["gradients"] == "sampled" and deep and t >= max(settings["warmup"], 1)
+            iterations.append(
+                {
+                    "weight_draws": [numbers.matrix(d, k) for d, k in shapes] if sampled else None,
+                    "probe_noise": [[float(v) for v in r] for r in numbers.signs(n, widths[-1])]
+                    if deep and natural
+                    else None,
+                }
+            )
+        gaussian = likelihood["kind"] == "gaussian"
+        inputs = {
+            "activation": activation,
+            "likelihood": likelihood,
+            "x": numbers.matrix(n, widths[0]),
+            "y": numbers.matrix(n, widths[-1], 0.75) if gaussian else numbers.integers(n, widths[-1]),
+            "initial_draws": [numbers.matrix(d, k) for d, k in shapes],
+            "iterations": iterations,
+            "settings": settings,
+        }
+        shape = {"N": n, "T": len(iterations), **{f"K{l}": k for l, k in enumerate(widths)}}
+        out.append(Case(name, inputs, shape))
+    return out
+
+
+def _drawn_weights_unscaled(i: Values) -> Values:
+    draws = []
+    for z in i["initial_draws"]:
+        Z = matrix(z)
+        root = MP.sqrt(MP.mpf(2) / (Z.rows - 1))
+        draws.append(lists(Z / root))
+        draws[-1][-1] = z[-1]
+    return exact.fit({**i, "initial_draws": draws})
+
+
+STATE_OUT = {
+    "layers.l.mean": "M (D, K)",
+    "layers.l.row_precision": "P (D, D)",
+    "layers.l.column_covariance": "Σ (K, K), not tempered",
+    "layers.l.statistics.*": "running sums of (A, G) and probes: count, gram, cross, target_gram, curvature",
+    "layers.l.prior_precision": "τ",
+    "layers.l.determined": "κ",
+    "layers.l.effective_parameters": "γ",
+    "layers.l.log_evidence": "of the running sums, in nats",
+    "likelihood.noise_variance": "σ², Gaussian only",
+    "temperature": "of the next draws; 0 before the warm-up ends",
+    "step_scale": "the trust region's next; otherwise η",
+    "iteration": "t + 1",
+    "training_loss": "mean loss that the iteration met, in nats",
+}
+SETTINGS = "all settings, as in balinp.Settings; step_scale null means β_t; precision_bounds: of the target of eq:mackay"
+STATEMENTS = {
+    "eq:iteration": "gradients at the drawn weights (means if not sampled), one regression per layer, rules, noise",
+    "eq:statistics": "∑ w_n over rows of (A_l, G_l); hidden curvature ZᵀZ of back-propagated probes, "
+    "the output layer's ∑ w_n B",
+    "eq:ema": "(1 − β_t)·old + β_t·(N/m)·new, β_t = max(β, 1/(t + 1))",
+    "eq:step-kinds": "B = curvature/count → αI, tr(B)/K I or B + δ tr(B)/K I",
+    "eq:tied-prior": "π = λ, Q = B; the prior pulls M by −M",
+    "eq:kronecker-projection": "b = tr(BΣ)/tr(Σ), π = τ/b, Q = κB + (1 − κ)bI with Σ, κ of the last iteration",
+    "eq:prior-gradient": "the independent prior pulls M by −(τ/π) M Q⁻¹",
+    "eq:step-form": "Δ = −P⁻¹((N/m)AᵀG S + π·pull), P = U + πI, S = Q⁻¹; M⁺ = M + ηΔ, η = step_scale or β_t",
+    "eq:residual-covariance": 'noise "residual": Σ = (T − AΔ)ᵀ(T − AΔ)/N + δ tr/K I, T = −G S',
+    "eq:trust-region": "η cut by 0.3 until N/m ∑ℓ + ½∑ τ‖M‖² falls, grown by 1.5 after",
+    "eq:mackay": "τ by evidence from the new M and γ up to 0.9 N K_L, once t + 1 ≥ warmup",
+    "eq:tempering": "temperature from the γ of all layers, once t + 1 ≥ warmup; draws are tempered by the state's",
+    "eq:noise-update": "σ² towards the mean squared residual at the drawn weights, once t ≥ warmup",
+}
+DRAWS = {"weight_draws": "z per layer (D, K), or null: gradients at the means", "probe_noise": "±1 (N, K_L), or null"}
+OPERATIONS = (
+    Operation(
+        "iteration",
+        "One iteration on a full batch, or on m rows that stand for N = total.",
+        STATEMENTS,
+        {
+            "activation": "φ",
+            "state": "{layers, likelihood, temperature, step_scale, iteration}; names as in the outputs",
+            "x": "(m, widths[0])",
+            "y": "(m, K), or labels (m,)",
+            "sample_weight": "(m,) or null",
+            "total": "N, or null: m",
+            **DRAWS,
+            "settings": SETTINGS,
+        },
+        STATE_OUT,
+        exact.iteration,
+        _iterations(),
+        MISTAKES,
+    ),
+    Operation(
+        "epoch",
+        "One pass over the data in mini-batches: batch b of B = ⌈N/batch_size⌉ takes permutation[⌊Nb/B⌋ : ⌊N(b+1)/B⌋].",
+        {"eq:iteration": STATEMENTS["eq:iteration"], "eq:ema": STATEMENTS["eq:ema"]},
+        {
+            "activation": "φ",
+            "state": "as for iteration",
+            "x": "(N, widths[0])",
+            "y": "(N, K), or labels (N,)",
+            "permutation": "of the rows (N,), from 0",
+            "batches": "per batch {weight_draws, probe_noise}",
+            "settings": SETTINGS + "; batch_size",
+        },
+        {**STATE_OUT, "training_loss": "mean over all rows of the losses that the iterations met"},
+        exact.epoch,
+        _epochs(),
+        {
+            "permutation-ignored": Mistake("eq:iteration", "rows in their order, not permuted", _in_order),
+            "last-loss-for-all": Mistake("eq:iteration", "the loss of the last batch given for all", _last_loss),
+            "batch-weight-missing": Mistake("eq:ema", "batches not scaled by N/m", _batches_as_everything),
+        },
+    ),
+    Operation(
+        "fit",
+        "A whole tiny fit: He-initialised from given draws, five full-batch iterations.",
+        {"eq:iteration": STATEMENTS["eq:iteration"], "eq:initial-weights": "N(0, 2/fan-in), biases N(0, 1) in the first "
+         "layer and 0 beyond; all 0 without a hidden layer; P = τI (τ = prior_precision · fan-in, tied: prior_precision)"
+         ", Σ = I, no data, κ = 0, temperature 0"},
+        {
+            "activation": "φ",
+            "likelihood": "as for iteration",
+            "x": "(N, widths[0])",
+            "y": "(N, K), or labels (N,)",
+            "initial_draws": "z per layer (D, K), the last row for the biases",
+            "iterations": "per iteration {weight_draws, probe_noise}",
+            "settings": SETTINGS,
+        },
+        {
+            "layers.l.mean": "M (D, K)",
+            "layers.l.row_precision": "P (D, D)",
+            "layers.l.column_covariance": "Σ (K, K)",
+            "layers.l.prior_precision": "τ",
+            "training_loss": "of every iteration (T,)",
+            "noise_variance": "after every iteration (T,), Gaussian only",
+            "temperature": "after every iteration (T,)",
+        },
+        exact.fit,
+        _fits(),
+        {
+            "one-iteration-missing": Mistake("eq:iteration", "one iteration too few", lambda i: exact.fit(
+                {**i, "iterations": i["iterations"][:-1]})),
+            "weights-not-scaled": Mistake("eq:initial-weights", "weights N(0, 1), not N(0, 2/fan-in)",
+                                          _drawn_weights_unscaled),
+            "biases-zero": Mistake("eq:initial-weights", "the first layer's biases 0", lambda i: exact.fit(
+                {**i, "initial_draws": [[*z[:-1], [MP.mpf(0)] * len(z[0])] for z in i["initial_draws"]]})),
+        },
+    ),
+)
