@@ -7,10 +7,12 @@ A case's flags are the mistakes whose result, worked out in the same arithmetic,
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import ceil, floor, inf, log10
 from random import Random
 from typing import Any
 
+from ..errors import InvalidArgumentError
 from . import compare
 from .cases import OPERATIONS, Case, Operation
 from .format import EPSILON, FORMAT, dumps, flatten
@@ -20,9 +22,13 @@ THRESHOLD = 10.0  # in units of eps, as everywhere in balinp
 PERTURBATION, TRIALS = "1e-20", 3
 
 
-def documents() -> dict[str, str]:
-    """File name → content, for every operation."""
-    return {f"{operation.name}.json": dumps(document(operation)) for operation in OPERATIONS}
+def documents(only: Collection[str] | None = None) -> dict[str, str]:
+    """File name → content, for every operation or those in ``only``; raises InvalidArgumentError for an unknown one."""
+    known = {operation.name: operation for operation in OPERATIONS}
+    for name in only or ():
+        if name not in known:
+            raise InvalidArgumentError(f"there is no operation {name!r}; the operations are {', '.join(known)}")
+    return {f"{name}.json": dumps(document(known[name])) for name in (known if only is None else only)}
 
 
 def document(operation: Operation) -> dict[str, Any]:
@@ -82,12 +88,18 @@ def exact(value: Any) -> Any:
 
 
 def rounded(value: Any) -> Any:
-    """The nearest float64 of every number (through 30 digits, so that it does not depend on mpmath's rounding)."""
-    if isinstance(value, list | tuple):
-        return [rounded(part) for part in value]
-    if isinstance(value, int):
-        return value
-    return float(MP.nstr(value, 30, min_fixed=0, max_fixed=0)) + 0.0  # no −0.0
+    """The nearest float64 of every number: through 30 digits, and what is below 1e-35 of the largest is 0, so that the
+    order of the arithmetic leaves no trace."""
+    top = max((abs(leaf) for leaf in _leaves(value)), default=0)
+
+    def nearest(part: Any) -> Any:
+        if isinstance(part, list | tuple):
+            return [nearest(v) for v in part]
+        if isinstance(part, int):
+            return part
+        return float(MP.nstr(part, 30, min_fixed=0, max_fixed=0)) if abs(part) > top * MP.mpf("1e-35") else 0.0
+
+    return nearest(value)
 
 
 def moved(value: Any, random: Random) -> Any:

@@ -17,17 +17,18 @@ WHY = "not positive definite"
 INDEFINITE = [[1.0, 2.0], [2.0, 1.0]]
 
 
-def _cases(seed: int, extra: Any = None, reject: bool = True) -> list[Case]:
-    """A case per shape, then an indefinite P and an indefinite Σ; ``extra(numbers, d, k)`` gives further inputs."""
+def _cases(seed: int, extra: Any = None, reject: tuple[str, ...] = ("rows", "columns")) -> list[Case]:
+    """A case per shape, then an indefinite P and an indefinite Σ (where the operation has to factor them);
+    ``extra(numbers, d, k)`` gives further inputs."""
     out = []
     for s, (name, (d, k)) in enumerate(SHAPES.items()):
         numbers = Numbers(seed + s)
         out.append(Case(name, {**numbers.posterior(d, k), **(extra(numbers, d, k) if extra else {})}, {"D": d, "K": k}))
-    if reject:
-        numbers = Numbers(seed + 10)
-        good = {**numbers.posterior(2, 2), **(extra(numbers, 2, 2) if extra else {})}
-        for name, field in (("rows", "row_precision"), ("columns", "column_covariance")):
-            out.append(Case(f"reject-indefinite-{name}", {**good, field: INDEFINITE}, {"D": 2, "K": 2}, reject=WHY))
+    numbers, fields = Numbers(seed + 10), {"rows": "row_precision", "columns": "column_covariance"}
+    good = {**numbers.posterior(2, 2), **(extra(numbers, 2, 2) if extra else {})}
+    for name in reject:
+        bad = {**good, fields[name]: INDEFINITE}
+        out.append(Case(f"reject-indefinite-{name}", bad, {"D": 2, "K": 2}, reject=WHY))
     return out
 
 
@@ -213,7 +214,7 @@ OPERATIONS = (
         NORMAL,
         {"precision": "Σ⁻¹ ⊗ P (DK, DK)", "linear": "P M Σ⁻¹ (D, K)"},
         exact.natural_parameters,
-        _cases(660),
+        _cases(660, reject=("columns",)),
         {
             "kronecker-order": Mistake("eq:natural-parameters", "P ⊗ Σ⁻¹: rows stacked, not columns",
                                        _kronecker_swapped),
@@ -250,7 +251,7 @@ OPERATIONS = (
         {**NORMAL, "inputs": "a (n, D)"},
         {"mean": "(n, K)", "covariance": "(n, K, K)"},
         exact.layer_predictive,
-        _cases(690, lambda numbers, d, k: {"inputs": numbers.matrix(3, d)}),
+        _cases(690, lambda numbers, d, k: {"inputs": numbers.matrix(3, d)}, reject=("rows",)),
         {
             "deviation-for-variance": Mistake("eq:layer-predictive", "√(a P⁻¹ aᵀ) for a P⁻¹ aᵀ", _predicted_with(
                 lambda a, P: MP.sqrt((a * inverse(P) * a.T)[0]), lambda S: S)),

@@ -143,6 +143,8 @@ def _likelihoods(seed: int, y: bool) -> list[Case]:
             out.append(case)
         short = {**out[0].inputs, "y": Numbers(seed + 30).matrix(3, 2)}
         out.append(Case("reject-shape", short, {"N": 4, "K": 2}, reject="shape"))
+        flat = {**out[2].inputs, "y": [v[0] for v in out[2].inputs["y"]]}  # broadcast, it would be (N, N)
+        out.append(Case("reject-flat-y", flat, {"N": 4, "K": 1}, reject="shape"))
         for name, variance in (("zero", 0.0), ("negative", -0.25)):
             bad = {**out[0].inputs, "likelihood": {"kind": "gaussian", "noise_variance": variance}}
             out.append(Case(f"reject-variance-{name}", bad, {"N": 4, "K": 2}, reject="value"))

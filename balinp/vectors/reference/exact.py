@@ -40,14 +40,32 @@ def identity(n: int, scale: Any = 1) -> Matrix:
     return MP.diag([MP.mpf(scale)] * n)
 
 
-def inverse(a: Matrix) -> Matrix:
-    """a⁻¹ by elimination."""
-    return MP.inverse(a)
+def eliminated(a: Matrix, right: Matrix) -> tuple[Matrix, Number]:
+    """(a⁻¹ right, det a) by Gauss and Jordan with row pivots. Raises ZeroDivisionError when a is singular."""
+    n, determinant = a.rows, MP.mpf(1)
+    rows = [[*x, *y] for x, y in zip(lists(a), lists(right), strict=True)]
+    for i in range(n):
+        top = max(range(i, n), key=lambda r: abs(rows[r][i]))
+        if top != i:
+            rows[i], rows[top], determinant = rows[top], rows[i], -determinant
+        pivot = rows[i][i]
+        determinant *= pivot
+        rows[i] = [v / pivot for v in rows[i]]
+        for r in range(n):
+            factor = rows[r][i]
+            if r != i and factor != 0:
+                rows[r] = [v - factor * above for v, above in zip(rows[r], rows[i], strict=True)]
+    return matrix([r[n:] for r in rows], right.cols), determinant
 
 
 def solve(a: Matrix, right: Matrix) -> Matrix:
-    """a⁻¹ right for one column, by elimination."""
-    return MP.lu_solve(a, right)
+    """a⁻¹ right."""
+    return eliminated(a, right)[0]
+
+
+def inverse(a: Matrix) -> Matrix:
+    """a⁻¹."""
+    return solve(a, identity(a.rows))
 
 
 def trace(a: Matrix) -> Number:
@@ -62,7 +80,7 @@ def squares(a: Matrix) -> Number:
 
 def log_det(a: Matrix) -> Number:
     """log det a, for a positive definite a."""
-    return MP.log(MP.det(a)) if a.rows else MP.mpf(0)
+    return MP.log(eliminated(a, a)[1])
 
 
 def kronecker(a: Matrix, b: Matrix) -> Matrix:

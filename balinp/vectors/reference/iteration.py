@@ -217,13 +217,13 @@ def initial_state(i: Values) -> Values:
 def fit(i: Values) -> Values:
     """eq:iteration repeated from the initial state; history of the losses, noise variances and temperatures."""
     state = initial_state(i)
-    history: dict[str, list[Any]] = {"training_loss": [], "noise_variance": [], "temperature": []}
+    history: dict[str, list[Any]] = {"training_loss": [], "temperature": []}
     for draws in i["iterations"]:
         state = iteration({**i, **draws, "state": state, "total": None, "sample_weight": None})
         history["training_loss"].append(state["training_loss"])
         history["temperature"].append(state["temperature"])
         if i["likelihood"]["kind"] == "gaussian":
-            history["noise_variance"].append(state["likelihood"]["noise_variance"])
+            history.setdefault("noise_variance", []).append(state["likelihood"]["noise_variance"])
     layers = [
         {name: layer[name] for name in ("mean", "row_precision", "column_covariance", "prior_precision")}
         for layer in state["layers"]

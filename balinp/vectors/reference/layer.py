@@ -26,22 +26,14 @@ SUMS = ("count", "gram", "cross", "target_gram", "curvature")
 
 # --- sums over data ---------------------------------------------------------------------------------------------------
 def sums_of(i: Values) -> Values:
-    """count, AᵀA, AᵀT, TᵀT, ZᵀZ as sums over rows of outer products, row n weighted by w_n; matrices."""
+    """count, AᵀA, AᵀT, TᵀT, ZᵀZ row n weighted by w_n; matrices."""
     d, k = i["D"], i["K"]
     A, T = matrix(i["inputs"], d), matrix(i["targets"], k)
     w = i.get("weights") or [MP.mpf(1)] * A.rows
     Z = matrix(i["probes"], k) if i.get("probes") is not None else MP.matrix(A.rows, k)
-    out = {
-        "gram": MP.matrix(d, d),
-        "cross": MP.matrix(d, k),
-        "target_gram": MP.matrix(k, k),
-        "curvature": MP.matrix(k, k),
-    }
-    for n in range(A.rows):
-        a, t, z = row(A, n), row(T, n), row(Z, n)
-        for name, left, right in (("gram", a, a), ("cross", a, t), ("target_gram", t, t), ("curvature", z, z)):
-            out[name] += w[n] * (left.T * right)
-    return {"count": sum(w, MP.mpf(0)), **out}
+    WA, WT, WZ = (MP.matrix([[v * b for b in row(B, n)] for n, v in enumerate(w)]) if w else B for B in (A, T, Z))
+    sums = {"gram": A.T * WA, "cross": A.T * WT, "target_gram": T.T * WT, "curvature": Z.T * WZ}
+    return {"count": sum(w, MP.mpf(0)), **sums}
 
 
 def as_lists(sums: Values) -> Values:

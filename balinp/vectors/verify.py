@@ -1,0 +1,188 @@
+"""Is what a candidate answered right? Reads only JSON: the vectors and a file that any language can write.
+
+A candidate is {"format": "balinp-candidate/1", "name", "dtype": "float64" or "float32", "versions": {…}, "answers":
+{case id: {output: value, …} or {"error": "why it was refused"}}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from ..errors import InvalidArgumentError
+from .compare import ratio
+from .format import EPSILON, flatten, numbers
+
+LEAST_FIT = 0.5  # overlap of failures and a mistake's flags from which the mistake is named
+Pair = tuple[str, str]  # case id, output
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One case: its worst ratio (0 … threshold is right, infinite when it cannot be compared), per output, and why."""
+
+    case: str
+    statements: tuple[str, ...]
+    ratios: dict[str, float]
+    passed: bool
+    why: str = ""
+
+    @property
+    def worst(self) -> float:
+        """The largest ratio of its outputs."""
+        return max(self.ratios.values(), default=0.0 if self.passed else inf)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with an operation: the statements that are broken, and in words the mistakes that explain it."""
+
+    statements: tuple[str, ...]
+    mistakes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OperationReport:
+    """All cases of one operation, and what is wrong where some fail."""
+
+    operation: str
+    outcomes: tuple[Outcome, ...]
+    diagnosis: Diagnosis | None
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The cases that fail."""
+        return [outcome for outcome in self.outcomes if not outcome.passed]
+
+
+def verify(
+    candidate: dict[str, Any], vectors: dict[str, dict[str, Any]], only: Collection[str] | None = None
+) -> list[OperationReport]:
+    """One report per operation, of all or of those in ``only``; a case without an answer fails.
+
+    Raises InvalidArgumentError for a candidate without dtype or answers, an answer to no case, an unknown operation.
+    """
+    dtype, answers = candidate.get("dtype"), candidate.get("answers")
+    if dtype not in EPSILON:
+        raise InvalidArgumentError(f"the candidate's dtype must be one of {sorted(EPSILON)}, got {dtype!r}")
+    if not isinstance(answers, dict) or not all(isinstance(answer, dict) for answer in answers.values()):
+        raise InvalidArgumentError("the candidate's answers must be an object of objects, one for each case id")
+    unknown = sorted(set(only or ()) - set(vectors))
+    if unknown:
+        raise InvalidArgumentError(f"there is no operation {unknown[0]!r}; the operations are {', '.join(vectors)}")
+    known = {case["id"] for document in vectors.values() for case in document["cases"]}
+    stray = sorted(set(answers) - known)
+    if stray:
+        raise InvalidArgumentError(f"the candidate answers {stray[0]!r}, which is no case of these vectors")
+    chosen = [document for name, document in vectors.items() if only is None or name in only]
+    return [_operation(document, answers, EPSILON[dtype]) for document in chosen]
+
+
+def _operation(document: dict[str, Any], answers: dict[str, Any], eps: float) -> OperationReport:
+    ordinary = [case for case in document["cases"] if "reject" not in case]
+    outcomes = {case["id"]: _accepted(case, answers.get(case["id"]), eps) for case in ordinary}
+    able = any(outcome.passed for outcome in outcomes.values())
+    for case in document["cases"]:
+        if "reject" in case:
+            outcomes[case["id"]] = _rejected(case, answers.get(case["id"]), able)
+    results = tuple(outcomes[case["id"]] for case in document["cases"])
+    wrong = any(not outcome.passed for outcome in results)
+    return OperationReport(document["operation"], results, _diagnosis(document, results, eps) if wrong else None)
+
+
+def _accepted(case: dict[str, Any], answer: dict[str, Any] | None, eps: float) -> Outcome:
+    statements, names = tuple(case["statements"]), list(case["expected"])
+    if answer is None:
+        return Outcome(case["id"], statements, dict.fromkeys(names, inf), False, "no answer")
+    if "error" in answer:
+        return Outcome(case["id"], statements, dict.fromkeys(names, inf), False, f"refused: {answer['error']}"[:200])
+    got = numbers(answer)
+    if not set(names) <= set(got):
+        got = flatten(got) | got
+    size = max([1, *case["shapes"].values()])
+    rules = case["compare"]
+    ratios = {n: ratio(got.get(n), case["expected"][n], rules[n], size, eps) for n in names}
+    bad = [name for name in names if not _right(ratios[name], rules[name])]
+    missing = [name for name in bad if name not in got]
+    why = f"no output {', '.join(missing)}" if missing else ", ".join(bad)
+    return Outcome(case["id"], statements, ratios, not bad, why)
+
+
+def _right(value: float, rule: dict[str, Any]) -> bool:
+    return value == 0.0 or value < rule["threshold"]
+
+
+def _rejected(case: dict[str, Any], answer: dict[str, Any] | None, able: bool) -> Outcome:
+    """Refused, by an operation that does not refuse everything."""
+    why = ""
+    if answer is None:
+        why = "no answer"
+    elif "error" not in answer:
+        why = f"accepted, but must be refused: {case['reject']}"
+    elif not able:
+        why = "refused, but so is every case that must be accepted"
+    return Outcome(case["id"], tuple(case["statements"]), {}, not why, why)
+
+
+def _diagnosis(document: dict[str, Any], outcomes: tuple[Outcome, ...], eps: float) -> Diagnosis:
+    """The mistakes whose flags fit the failures best; where none does, the statements of the failing cases."""
+    cases = {case["id"]: case for case in document["cases"]}
+    wrong = [outcome for outcome in outcomes if not outcome.passed and "reject" not in cases[outcome.case]]
+    notes = [f"{o.case}: {o.why}" for o in outcomes if not o.passed and "reject" in cases[o.case]]
+    if not wrong:
+        return Diagnosis(tuple(document["statements"]), tuple(notes))
+    if all(outcome.why == "no answer" for outcome in wrong):
+        return Diagnosis(tuple(document["statements"]), ("no case of it is answered",))
+    failures = {(o.case, n) for o in wrong for n, r in o.ratios.items() if not _right(r, cases[o.case]["compare"][n])}
+    if eps < EPSILON["float32"] and all(
+        o.ratios[n] * eps / EPSILON["float32"] < cases[o.case]["compare"][n]["threshold"]
+        for o in wrong
+        for n in o.ratios
+    ):
+        return Diagnosis(_statements(wrong), ("computed in float32: right to that precision only", *notes))
+    fits: dict[str, float] = {}
+    for flag in document["mistakes"]:
+        flagged = {(id, n) for id, case in cases.items() for n in case["flags"].get(flag, ()) if "reject" not in case}
+        fits[flag] = len(flagged & failures) / len(flagged | failures)
+    best = max(fits.values(), default=0.0)
+    if best < LEAST_FIT:
+        return Diagnosis(_statements(wrong), ("none of the listed mistakes explains it", *notes))
+    likely = [document["mistakes"][flag] for flag, fit in fits.items() if fit > best - 1e-9]
+    statements = tuple(dict.fromkeys(mistake["statement"] for mistake in likely))
+    return Diagnosis(statements, (*(mistake["text"] for mistake in likely), *notes))
+
+
+def _statements(outcomes: list[Outcome]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(statement for outcome in outcomes for statement in outcome.statements))
+
+
+def table(reports: list[OperationReport], candidate: dict[str, Any], digest: str) -> str:
+    """Who was verified against what, a line per operation, then the failures with statement and likely mistake."""
+    versions = ", ".join(f"{name} {version}" for name, version in candidate.get("versions", {}).items())
+    name, dtype = candidate.get("name", "candidate"), candidate["dtype"]
+    lines = [f"{name}, {dtype}{' (' + versions + ')' if versions else ''}, vectors {digest}", ""]
+    lines.append(f"{'operation':24s} {'cases':>5s} {'right':>5s} {'worst ratio':>11s}  verdict")
+    for report in reports:
+        right = len(report.outcomes) - len(report.failed)
+        worst = max((outcome.worst for outcome in report.outcomes), default=0.0)
+        verdict = "WRONG" if report.failed else "passes"
+        lines.append(f"{report.operation:24s} {len(report.outcomes):5d} {right:5d} {worst:11.2g}  {verdict}")
+    for report in reports:
+        if report.diagnosis is not None:
+            lines += ["", *_failure(report, report.diagnosis)]
+    failed = sum(bool(report.failed) for report in reports)
+    cases = sum(len(report.outcomes) for report in reports)
+    lines += ["", f"{len(reports)} operations, {cases} cases: {len(reports) - failed} pass, {failed} WRONG"]
+    return "\n".join(lines)
+
+
+def _failure(report: OperationReport, diagnosis: Diagnosis) -> list[str]:
+    lines = [f"{report.operation}: {', '.join(diagnosis.statements)} is broken"]
+    lines += [f"  likely mistake: {mistake}" for mistake in diagnosis.mistakes[:4]]
+    for outcome in report.failed[:6]:
+        lines.append(f"  {outcome.case}: {outcome.why} (ratio {outcome.worst:.3g})")
+    if len(report.failed) > 6:
+        lines.append(f"  and {len(report.failed) - 6} more")
+    return lines
