@@ -133,8 +133,11 @@ def _diagnosis(document: dict[str, Any], outcomes: tuple[Outcome, ...], eps: flo
     notes = [f"{o.case}: {o.why}" for o in outcomes if not o.passed and "reject" in cases[o.case]]
     if not wrong:
         return Diagnosis(tuple(document["statements"]), tuple(notes))
-    if all(outcome.why == "no answer" for outcome in wrong):
-        return Diagnosis(tuple(document["statements"]), ("no case of it is answered",))
+    silent = [outcome for outcome in wrong if outcome.why.startswith(("no answer", "refused: "))]
+    notes += [f"{len(silent)} cases that must be accepted are not answered: {silent[0].why}"] if silent else []
+    wrong = [outcome for outcome in wrong if outcome not in silent]
+    if not wrong:
+        return Diagnosis(_statements(silent), tuple(notes))
     failures = {(o.case, n) for o in wrong for n, r in o.ratios.items() if not _right(r, cases[o.case]["compare"][n])}
     if eps < EPSILON["float32"] and all(
         o.ratios[n] * eps / EPSILON["float32"] < cases[o.case]["compare"][n]["threshold"]
