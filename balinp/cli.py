@@ -26,17 +26,22 @@ from .plots import check_picture, classification_figure, regression_figure, save
 from .report import Forecast, aligned, forecast, measure_rows, number, plain
 from .schema import Schema, choose_task
 from .table import Table, listed, read_table
+from .vectors.command import main as vectors
 
 TRAIN_SHARE, LEAST_ROWS = 0.9, 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with ``argv`` (default: the process's arguments); the exit code: 0, 2 (refused), 130 (Ctrl-C).
+    """Run the command with ``argv`` (default: the process's arguments); the exit code: 0, 2 (refused), 130 (Ctrl-C),
+    and 1 when ``balinp vectors`` finds something wrong.
 
     A refusal is one line on stderr, ``balinp: error: …``; it raises nothing and leaves no half-written file.
     """
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = parser().parse_args(argv)
+        if given[:1] == ["vectors"]:
+            return vectors(given[1:])
+        arguments = parser().parse_args(given)
         (_fit if arguments.command == "fit" else _predict)(arguments)
         sys.stdout.flush()
     except BALIError as error:

@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("table", metavar="NEW.csv", help="the rows to predict")
     predict.add_argument("--out", metavar="PREDICTIONS.csv", help="write here (default: standard output)")
     predict.add_argument("--json", action="store_true", help="print one JSON object (with the predictions if no --out)")
+    commands.add_parser("vectors", help="conformance vectors for ports: lint, generate, run, verify", add_help=False)
     return top
 
 

@@ -1,4 +1,4 @@
-"""Conformance vectors: every step of the method as inputs and expected outputs in plain JSON, for ports in any language.
+"""Conformance vectors: every step of the method as inputs and expected outputs in plain JSON, for ports anywhere.
 
     balinp vectors lint                       are the files what docs/vectors.md says they are?
     balinp vectors generate --check           do they come out of the 50-digit reference, byte for byte?

@@ -25,9 +25,13 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser("balinp vectors", description="Conformance vectors for ports of BALI; docs/porting.md is the guide.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     lint = commands.add_parser("lint", help="check the files against their schema (needs balinp[test])")
-    lint.add_argument("folder", nargs="?", type=Path, default=FOLDER, metavar="FOLDER", help="default: the shipped ones")
+    lint.add_argument(
+        "folder", nargs="?", type=Path, default=FOLDER, metavar="FOLDER", help="default: the shipped ones"
+    )
     make = commands.add_parser("generate", help="work the files out in 50-digit arithmetic (needs balinp[test])")
-    make.add_argument("folder", nargs="?", type=Path, default=FOLDER, metavar="FOLDER", help="default: the shipped ones")
+    make.add_argument(
+        "folder", nargs="?", type=Path, default=FOLDER, metavar="FOLDER", help="default: the shipped ones"
+    )
     make.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a byte would change")
     make.add_argument("--only", type=_names, metavar="OPERATIONS", help="comma-separated; default: all")
     check = commands.add_parser("verify", help="verify a candidate, a JSON file that a port has written")

@@ -173,8 +173,7 @@ def _flags(
         bad = [
             name
             for name, rule in rules.items()
-            if name not in wrong
-            or _ratio(rounded(wrong[name]), values[name], rule, size) > 3 * rule["threshold"]
+            if name not in wrong or _ratio(rounded(wrong[name]), values[name], rule, size) > 3 * rule["threshold"]
         ]
         if bad:
             flags[flag] = bad

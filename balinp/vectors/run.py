@@ -1,6 +1,6 @@
 """Answer the vectors with a Python adapter and make a candidate of the answers.
 
-An adapter is a module with ``answer(operation, inputs, dtype)``: inputs as in the file (lists, numbers, text, null), the
+An adapter is a module with ``answer(operation, inputs, dtype)``: inputs as in the file (lists, numbers, text, null),
 outputs by name as anything that has ``tolist()``, lists or numbers; per-layer outputs as lists of dictionaries or by
 their dotted names. It refuses bad inputs by raising. Optional: NAME, VERSIONS (a dictionary).
 """

@@ -11,11 +11,11 @@ import math
 import platform
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 NAME = "PyTorch port"
 VERSIONS = {"torch": torch.__version__, "python": platform.python_version()}
-ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "gelu": F.gelu, "identity": lambda h: h}
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "gelu": functional.gelu, "identity": lambda h: h}
 
 
 def answer(operation, inputs, dtype):
@@ -88,7 +88,7 @@ def losses(likelihood, h, y):
         labels = torch.tensor(y)
         if labels.min() < 0:  # cross_entropy would skip one of its labels, −100, in silence
             raise ValueError("unknown label")
-        return F.cross_entropy(h, labels, reduction="none")
+        return functional.cross_entropy(h, labels, reduction="none")
     y, s2 = tensor(y), tensor(likelihood["noise_variance"])
     if y.shape != h.shape or not (s2 > 0).all():
         raise ValueError(f"shapes {y.shape} and {h.shape}, variance {s2}")

@@ -202,31 +202,44 @@ def _identity_columns(state: Values) -> list[Values]:
 
 
 MISTAKES = {
-    "batch-weight-missing": Mistake("eq:ema", "the batch not scaled by N/m", lambda i: exact.iteration(
-        {**i, "total": None})),
+    "batch-weight-missing": Mistake(
+        "eq:ema", "the batch not scaled by N/m", lambda i: exact.iteration({**i, "total": None})
+    ),
     "rate-not-corrected": Mistake("eq:ema", "β from the start, not max(β, 1/(t + 1))", _uncorrected),
     "nothing-remembered": Mistake("eq:ema", "the old sums dropped: β = 1", _changed(rate=MP.mpf(1))),
-    "row-weights-ignored": Mistake("eq:statistics", "sample weights left out", lambda i: exact.iteration(
-        {**i, "sample_weight": None})),
-    "gradients-at-the-mean": Mistake("eq:iteration", "gradients at the mean, not at the drawn weights",
-                                     lambda i: exact.iteration({**i, "weight_draws": None})),
-    "draws-not-tempered": Mistake("eq:tempering", "weights drawn with a stale factor of Σ, not tempered",
-                                  _state_changed(temperature=lambda s: MP.mpf(1))),
-    "prior-missing": Mistake("eq:prior-gradient", "the prior's pull and precision left out", _state_changed(
-        layers=_no_prior)),
+    "row-weights-ignored": Mistake(
+        "eq:statistics", "sample weights left out", lambda i: exact.iteration({**i, "sample_weight": None})
+    ),
+    "gradients-at-the-mean": Mistake(
+        "eq:iteration",
+        "gradients at the mean, not at the drawn weights",
+        lambda i: exact.iteration({**i, "weight_draws": None}),
+    ),
+    "draws-not-tempered": Mistake(
+        "eq:tempering",
+        "weights drawn with a stale factor of Σ, not tempered",
+        _state_changed(temperature=lambda s: MP.mpf(1)),
+    ),
+    "prior-missing": Mistake(
+        "eq:prior-gradient", "the prior's pull and precision left out", _state_changed(layers=_no_prior)
+    ),
     "stale-precision": Mistake("eq:step-form", "P of the last iteration kept beside the new mean", _old_rows),
     "damping-missing": Mistake("eq:step-kinds", "damping left out", _changed(damping=MP.mpf(0))),
-    "share-not-carried": Mistake("eq:kronecker-projection", "κ of the last iteration not used", _state_changed(
-        layers=_nothing_determined)),
-    "columns-not-carried": Mistake("eq:kronecker-projection", "Σ of the last iteration not used", _state_changed(
-        layers=_identity_columns)),
+    "share-not-carried": Mistake(
+        "eq:kronecker-projection", "κ of the last iteration not used", _state_changed(layers=_nothing_determined)
+    ),
+    "columns-not-carried": Mistake(
+        "eq:kronecker-projection", "Σ of the last iteration not used", _state_changed(layers=_identity_columns)
+    ),
     "evidence-missing": Mistake("eq:mackay", "τ not re-estimated", _changed(evidence=False)),
     "noise-not-learnt": Mistake("eq:noise-update", "σ² not updated", _changed(learn_noise=False)),
     "warm-up-ignored": Mistake("eq:iteration", "no warm-up", _changed(warmup=0)),
-    "one-prior-for-both": Mistake("eq:tied-prior", "the tied prior treated as independent", _changed(
-        prior="independent")),
-    "trust-region-missing": Mistake("eq:trust-region", "the step not cut until the objective falls", _changed(
-        trust_region=False)),
+    "one-prior-for-both": Mistake(
+        "eq:tied-prior", "the tied prior treated as independent", _changed(prior="independent")
+    ),
+    "trust-region-missing": Mistake(
+        "eq:trust-region", "the step not cut until the objective falls", _changed(trust_region=False)
+    ),
     "step-for-residual": Mistake("eq:residual-covariance", "Σ = S for the residual covariance", _changed(noise="step")),
     "whole-step": Mistake("eq:step-form", "the whole step taken", _changed(step_scale=MP.mpf(1))),
 }
@@ -349,7 +362,9 @@ STATE_OUT = {
     "iteration": "t + 1",
     "training_loss": "mean loss that the iteration met, in nats",
 }
-SETTINGS = "all settings, as in balinp.Settings; step_scale null means β_t; precision_bounds: of the target of eq:mackay"
+SETTINGS = (
+    "all settings, as in balinp.Settings; step_scale null means β_t; precision_bounds: of the target of eq:mackay"
+)
 STATEMENTS = {
     "eq:iteration": "gradients at the drawn weights (means if not sampled), one regression per layer, rules, noise",
     "eq:statistics": "∑ w_n over rows of (A_l, G_l); hidden curvature ZᵀZ of back-propagated probes, "
@@ -412,9 +427,12 @@ OPERATIONS = (
     Operation(
         "fit",
         "A whole tiny fit: He-initialised from given draws, five full-batch iterations.",
-        {"eq:iteration": STATEMENTS["eq:iteration"], "eq:initial-weights": "N(0, 2/fan-in), biases N(0, 1) in the first "
-         "layer and 0 beyond; all 0 without a hidden layer; P = τI (τ = prior_precision · fan-in, tied: prior_precision)"
-         ", Σ = I, no data, κ = 0, temperature 0"},
+        {
+            "eq:iteration": STATEMENTS["eq:iteration"],
+            "eq:initial-weights": "N(0, 2/fan-in), biases N(0, 1) in the first "
+            "layer and 0 beyond; all 0 without a hidden layer; P = τI (τ = prior_precision · fan-in, tied: prior_precision)"
+            ", Σ = I, no data, κ = 0, temperature 0",
+        },
         {
             "activation": "φ",
             "likelihood": "as for iteration",
@@ -436,12 +454,19 @@ OPERATIONS = (
         exact.fit,
         _fits(),
         {
-            "one-iteration-missing": Mistake("eq:iteration", "one iteration too few", lambda i: exact.fit(
-                {**i, "iterations": i["iterations"][:-1]})),
-            "weights-not-scaled": Mistake("eq:initial-weights", "weights N(0, 1), not N(0, 2/fan-in)",
-                                          _drawn_weights_unscaled),
-            "biases-zero": Mistake("eq:initial-weights", "the first layer's biases 0", lambda i: exact.fit(
-                {**i, "initial_draws": [[*z[:-1], [MP.mpf(0)] * len(z[0])] for z in i["initial_draws"]]})),
+            "one-iteration-missing": Mistake(
+                "eq:iteration", "one iteration too few", lambda i: exact.fit({**i, "iterations": i["iterations"][:-1]})
+            ),
+            "weights-not-scaled": Mistake(
+                "eq:initial-weights", "weights N(0, 1), not N(0, 2/fan-in)", _drawn_weights_unscaled
+            ),
+            "biases-zero": Mistake(
+                "eq:initial-weights",
+                "the first layer's biases 0",
+                lambda i: exact.fit(
+                    {**i, "initial_draws": [[*z[:-1], [MP.mpf(0)] * len(z[0])] for z in i["initial_draws"]]}
+                ),
+            ),
         },
     ),
 )

@@ -259,14 +259,17 @@ OPERATIONS = (
         {
             "cross-transposed": Mistake("eq:statistics", "TᵀA for AᵀT", _transposed_cross),
             "weights-ignored": Mistake("eq:statistics", "row weights left out", _weights(lambda w: MP.mpf(1))),
-            "weights-squared": Mistake("eq:statistics", "row weights squared: both factors carry w, not √w",
-                                       _weights(lambda w: w * w)),
+            "weights-squared": Mistake(
+                "eq:statistics", "row weights squared: both factors carry w, not √w", _weights(lambda w: w * w)
+            ),
             "weights-rooted": Mistake("eq:statistics", "√w for w", _weights(MP.sqrt)),
             "mean-for-sum": Mistake("eq:statistics", "means over rows in place of sums", _divided),
-            "probes-unweighted": Mistake("eq:statistics", "probes without the row weights",
-                                         lambda i: _loose_rows(i, "curvature")),
-            "target-gram-unweighted": Mistake("eq:statistics", "TᵀT without the row weights",
-                                              lambda i: _loose_rows(i, "target_gram")),
+            "probes-unweighted": Mistake(
+                "eq:statistics", "probes without the row weights", lambda i: _loose_rows(i, "curvature")
+            ),
+            "target-gram-unweighted": Mistake(
+                "eq:statistics", "TᵀT without the row weights", lambda i: _loose_rows(i, "target_gram")
+            ),
         },
     ),
     Operation(
@@ -278,8 +281,11 @@ OPERATIONS = (
         exact.block_sum,
         _blocks(),
         {
-            "last-block-only": Mistake("eq:block-sum", "sums overwritten by the last block",
-                                       lambda i: exact.statistics({**i, **i["blocks"][-1]})),
+            "last-block-only": Mistake(
+                "eq:block-sum",
+                "sums overwritten by the last block",
+                lambda i: exact.statistics({**i, **i["blocks"][-1]}),
+            ),
             "mean-of-blocks": Mistake("eq:block-sum", "mean of the blocks in place of their sum", _mean_of_blocks),
         },
     ),
@@ -299,14 +305,20 @@ OPERATIONS = (
         exact.ema_step,
         _ema(),
         {
-            "rate-swapped": Mistake("eq:ema", "β·old + (1 − β)·new", _ema_with(lambda b, n, m: b,
-                                    lambda b, n, m: (1 - b) * n / m)),
-            "batch-weight-missing": Mistake("eq:ema", "the batch not scaled by N/m", _ema_with(
-                lambda b, n, m: 1 - b, lambda b, n, m: b)),
-            "batch-weight-inverted": Mistake("eq:ema", "m/N for N/m", _ema_with(lambda b, n, m: 1 - b,
-                                             lambda b, n, m: b * m / n)),
-            "nothing-forgotten": Mistake("eq:ema", "old + β·new: the old sums not decayed", _ema_with(
-                lambda b, n, m: MP.mpf(1), lambda b, n, m: b * n / m)),
+            "rate-swapped": Mistake(
+                "eq:ema", "β·old + (1 − β)·new", _ema_with(lambda b, n, m: b, lambda b, n, m: (1 - b) * n / m)
+            ),
+            "batch-weight-missing": Mistake(
+                "eq:ema", "the batch not scaled by N/m", _ema_with(lambda b, n, m: 1 - b, lambda b, n, m: b)
+            ),
+            "batch-weight-inverted": Mistake(
+                "eq:ema", "m/N for N/m", _ema_with(lambda b, n, m: 1 - b, lambda b, n, m: b * m / n)
+            ),
+            "nothing-forgotten": Mistake(
+                "eq:ema",
+                "old + β·new: the old sums not decayed",
+                _ema_with(lambda b, n, m: MP.mpf(1), lambda b, n, m: b * n / m),
+            ),
         },
     ),
     Operation(
@@ -324,17 +336,29 @@ OPERATIONS = (
         exact.layer_posterior,
         _posteriors(),
         {
-            "prior-mean-dropped": Mistake("eq:layer-posterior", "Λ₀M₀ missing from the right side", _posterior_with(
-                lambda U, p, S: U + p, lambda C, p, m: C)),
-            "prior-mean-unscaled": Mistake("eq:layer-posterior", "M₀ for Λ₀M₀", _posterior_with(
-                lambda U, p, S: U + p, lambda C, p, m: C + m)),
-            "data-counted-twice": Mistake("eq:layer-posterior", "AᵀA counted twice in P", _posterior_with(
-                lambda U, p, S: 2 * U + p, lambda C, p, m: C + p * m)),
-            "noise-counted-twice": Mistake("eq:layer-posterior", "AᵀA and AᵀT divided by the noise: Σ is in the columns"
-                                           " already", _posterior_with(lambda U, p, S: U / S[0, 0] + p,
-                                                                       lambda C, p, m: C + p * m)),
-            "prior-covariance": Mistake("eq:layer-posterior", "Λ₀⁻¹ for Λ₀", _posterior_with(
-                lambda U, p, S: U + inverse(p), lambda C, p, m: C + inverse(p) * m)),
+            "prior-mean-dropped": Mistake(
+                "eq:layer-posterior",
+                "Λ₀M₀ missing from the right side",
+                _posterior_with(lambda U, p, S: U + p, lambda C, p, m: C),
+            ),
+            "prior-mean-unscaled": Mistake(
+                "eq:layer-posterior", "M₀ for Λ₀M₀", _posterior_with(lambda U, p, S: U + p, lambda C, p, m: C + m)
+            ),
+            "data-counted-twice": Mistake(
+                "eq:layer-posterior",
+                "AᵀA counted twice in P",
+                _posterior_with(lambda U, p, S: 2 * U + p, lambda C, p, m: C + p * m),
+            ),
+            "noise-counted-twice": Mistake(
+                "eq:layer-posterior",
+                "AᵀA and AᵀT divided by the noise: Σ is in the columns already",
+                _posterior_with(lambda U, p, S: U / S[0, 0] + p, lambda C, p, m: C + p * m),
+            ),
+            "prior-covariance": Mistake(
+                "eq:layer-posterior",
+                "Λ₀⁻¹ for Λ₀",
+                _posterior_with(lambda U, p, S: U + inverse(p), lambda C, p, m: C + inverse(p) * m),
+            ),
             "covariance-for-precision": Mistake("eq:layer-posterior", "P⁻¹ given as P", _covariance_given),
         },
     ),
@@ -357,21 +381,34 @@ OPERATIONS = (
         exact.step_form,
         _steps(),
         {
-            "gradient-sign": Mistake("eq:step-form", "+G for −G", _stepped(
-                {"gradients": lambda i: _negative(i["gradients"])})),
-            "batch-weight-missing": Mistake("eq:step-form", "the factor N/m left out", _stepped(
-                {"weight": lambda i: MP.mpf(1)})),
+            "gradient-sign": Mistake(
+                "eq:step-form", "+G for −G", _stepped({"gradients": lambda i: _negative(i["gradients"])})
+            ),
+            "batch-weight-missing": Mistake(
+                "eq:step-form", "the factor N/m left out", _stepped({"weight": lambda i: MP.mpf(1)})
+            ),
             "step-missing": Mistake("eq:step-form", "S left out", _stepped({"step": lambda i: eye(len(i["step"]))})),
-            "step-inverted": Mistake("eq:step-form", "S⁻¹ for S", _stepped(
-                {"step": lambda i: lists(inverse(matrix(i["step"])))})),
-            "prior-mean-dropped": Mistake("eq:step-form", "Λ₀M for Λ₀(M − M₀)", _stepped(
-                {"prior_mean": lambda i: lists(0 * matrix(i["prior_mean"]))})),
-            "prior-pushes": Mistake("eq:step-form", "the prior's pull with the wrong sign", _stepped(
-                {"prior_mean": lambda i: lists(2 * matrix(i["mean"]) - matrix(i["prior_mean"]))})),
-            "scale-ignored": Mistake("eq:step-form", "the whole step taken, η left out", _stepped(
-                {"scale": lambda i: MP.mpf(1)})),
-            "step-for-new-mean": Mistake("eq:step-form", "the step given in place of the new mean", lambda i: {
-                "mean": lists(matrix(exact.step_form(i)["mean"]) - matrix(i["mean"]))}),
+            "step-inverted": Mistake(
+                "eq:step-form", "S⁻¹ for S", _stepped({"step": lambda i: lists(inverse(matrix(i["step"])))})
+            ),
+            "prior-mean-dropped": Mistake(
+                "eq:step-form",
+                "Λ₀M for Λ₀(M − M₀)",
+                _stepped({"prior_mean": lambda i: lists(0 * matrix(i["prior_mean"]))}),
+            ),
+            "prior-pushes": Mistake(
+                "eq:step-form",
+                "the prior's pull with the wrong sign",
+                _stepped({"prior_mean": lambda i: lists(2 * matrix(i["mean"]) - matrix(i["prior_mean"]))}),
+            ),
+            "scale-ignored": Mistake(
+                "eq:step-form", "the whole step taken, η left out", _stepped({"scale": lambda i: MP.mpf(1)})
+            ),
+            "step-for-new-mean": Mistake(
+                "eq:step-form",
+                "the step given in place of the new mean",
+                lambda i: {"mean": lists(matrix(exact.step_form(i)["mean"]) - matrix(i["mean"]))},
+            ),
         },
     ),
     Operation(
@@ -394,8 +431,11 @@ OPERATIONS = (
             "noise-determinant-halved": Mistake("eq:log-evidence", "log|Σ| halved", _evidence_with(noise=0.5)),
             "base-ten": Mistake("eq:log-evidence", "logarithms to base 10, not nats", _evidence_with(base=10)),
             "noise-outside": Mistake("eq:log-evidence", "noise I, not Σ, for every row", _noise_once),
-            "prior-mean-dropped": Mistake("eq:log-evidence", "M₀ taken as 0", lambda i: exact.log_evidence(
-                {**i, "prior_mean": lists(0 * matrix(i["prior_mean"]))})),
+            "prior-mean-dropped": Mistake(
+                "eq:log-evidence",
+                "M₀ taken as 0",
+                lambda i: exact.log_evidence({**i, "prior_mean": lists(0 * matrix(i["prior_mean"]))}),
+            ),
         },
     ),
 )

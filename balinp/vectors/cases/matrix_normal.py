@@ -1,4 +1,4 @@
-"""Cases of the matrix-normal distribution: density, entropy, KL, natural parameters, sampling, predictive of a layer."""
+"""Cases of the matrix-normal distribution: density, entropy, KL, natural parameters, sampling, layer predictive."""
 
 from __future__ import annotations
 
@@ -175,8 +175,9 @@ OPERATIONS = (
         {
             **{f"log-determinant-{n}": Mistake("eq:log-density", t, _density_with(n)) for n, t in LOGS.items()},
             "normaliser-missing": Mistake("eq:log-density", "DK log 2π left out", _density_with("normaliser")),
-            "covariance-for-precision": Mistake("eq:log-density", "distance measured by the covariance",
-                                                _density_with("covariance")),
+            "covariance-for-precision": Mistake(
+                "eq:log-density", "distance measured by the covariance", _density_with("covariance")
+            ),
         },
     ),
     Operation(
@@ -216,8 +217,9 @@ OPERATIONS = (
         exact.natural_parameters,
         _cases(660, reject=("columns",)),
         {
-            "kronecker-order": Mistake("eq:natural-parameters", "P ⊗ Σ⁻¹: rows stacked, not columns",
-                                       _kronecker_swapped),
+            "kronecker-order": Mistake(
+                "eq:natural-parameters", "P ⊗ Σ⁻¹: rows stacked, not columns", _kronecker_swapped
+            ),
             "covariance-for-precision": Mistake("eq:natural-parameters", "Σ ⊗ P⁻¹ given", _covariance),
             "linear-without-rows": Mistake("eq:natural-parameters", "M Σ⁻¹ for P M Σ⁻¹", _linear_with("rows")),
             "linear-without-columns": Mistake("eq:natural-parameters", "P M for P M Σ⁻¹", _linear_with("columns")),
@@ -232,16 +234,25 @@ OPERATIONS = (
         exact.sampling,
         _cases(680, lambda numbers, d, k: {"draws": [numbers.matrix(d, k) for _ in range(2)]}),
         {
-            "variance-for-deviation": Mistake("eq:sampling", "Σ for its root R", _sampled_with(
-                _rooted_rows, lambda S: S)),
-            "column-factor-transposed": Mistake("eq:sampling", "z R for z Rᵀ", _sampled_with(_rooted_rows, MP.cholesky)),
-            "row-factor-not-transposed": Mistake("eq:sampling", "L⁻¹ for L⁻ᵀ", _sampled_with(
-                lambda P: inverse(MP.cholesky(P)), lambda S: MP.cholesky(S).T)),
-            "precision-for-covariance": Mistake("eq:sampling", "L z for L⁻ᵀ z", _sampled_with(
-                MP.cholesky, lambda S: MP.cholesky(S).T)),
-            "factor-of-inverse": Mistake("eq:sampling", "the lower factor of P⁻¹ for L⁻ᵀ: right in law, not for these"
-                                         " draws", _sampled_with(lambda P: MP.cholesky(inverse(P)),
-                                                                 lambda S: MP.cholesky(S).T)),
+            "variance-for-deviation": Mistake(
+                "eq:sampling", "Σ for its root R", _sampled_with(_rooted_rows, lambda S: S)
+            ),
+            "column-factor-transposed": Mistake(
+                "eq:sampling", "z R for z Rᵀ", _sampled_with(_rooted_rows, MP.cholesky)
+            ),
+            "row-factor-not-transposed": Mistake(
+                "eq:sampling",
+                "L⁻¹ for L⁻ᵀ",
+                _sampled_with(lambda P: inverse(MP.cholesky(P)), lambda S: MP.cholesky(S).T),
+            ),
+            "precision-for-covariance": Mistake(
+                "eq:sampling", "L z for L⁻ᵀ z", _sampled_with(MP.cholesky, lambda S: MP.cholesky(S).T)
+            ),
+            "factor-of-inverse": Mistake(
+                "eq:sampling",
+                "the lower factor of P⁻¹ for L⁻ᵀ: right in law, not for these draws",
+                _sampled_with(lambda P: MP.cholesky(inverse(P)), lambda S: MP.cholesky(S).T),
+            ),
         },
     ),
     Operation(
@@ -253,12 +264,21 @@ OPERATIONS = (
         exact.layer_predictive,
         _cases(690, lambda numbers, d, k: {"inputs": numbers.matrix(3, d)}, reject=("rows",)),
         {
-            "deviation-for-variance": Mistake("eq:layer-predictive", "√(a P⁻¹ aᵀ) for a P⁻¹ aᵀ", _predicted_with(
-                lambda a, P: MP.sqrt((a * inverse(P) * a.T)[0]), lambda S: S)),
-            "precision-for-covariance": Mistake("eq:layer-predictive", "a P aᵀ for a P⁻¹ aᵀ", _predicted_with(
-                lambda a, P: (a * P * a.T)[0], lambda S: S)),
-            "columns-missing": Mistake("eq:layer-predictive", "I for Σ", _predicted_with(
-                lambda a, P: (a * inverse(P) * a.T)[0], lambda S: identity(S.rows))),
+            "deviation-for-variance": Mistake(
+                "eq:layer-predictive",
+                "√(a P⁻¹ aᵀ) for a P⁻¹ aᵀ",
+                _predicted_with(lambda a, P: MP.sqrt((a * inverse(P) * a.T)[0]), lambda S: S),
+            ),
+            "precision-for-covariance": Mistake(
+                "eq:layer-predictive",
+                "a P aᵀ for a P⁻¹ aᵀ",
+                _predicted_with(lambda a, P: (a * P * a.T)[0], lambda S: S),
+            ),
+            "columns-missing": Mistake(
+                "eq:layer-predictive",
+                "I for Σ",
+                _predicted_with(lambda a, P: (a * inverse(P) * a.T)[0], lambda S: identity(S.rows)),
+            ),
         },
     ),
 )

@@ -69,7 +69,8 @@ def _forward_with(ones: str = "last", first: bool = False, last: bool = False) -
     """The forward pass with the ones column elsewhere, or with φ where there is none."""
 
     def wrong(i: Values) -> Values:
-        A, H = [], []
+        A: list[Any] = []
+        H: list[Any] = []
         for l, w in enumerate(i["weights"]):
             a = exact.applied(i["activation"], H[-1]) if H else matrix(i["x"])
             if first and l == 0:
@@ -102,10 +103,7 @@ def backpropagated(i: Values, mistake: str = "") -> Values:
         if mistake != "slope-missing":
             values = exact.applied(i["activation"], at) if mistake == "slope-at-activations" else at
             g = MP.matrix(
-                [
-                    [g[n, j] * exact.slope(i["activation"], values[n, j]) for j in range(g.cols)]
-                    for n in range(g.rows)
-                ]
+                [[g[n, j] * exact.slope(i["activation"], values[n, j]) for j in range(g.cols)] for n in range(g.rows)]
             )
         G.insert(0, g)
     return {"gradients": [lists(g) for g in G]}
@@ -161,10 +159,10 @@ def _with_variance(operation: Any, change: Any) -> Any:
     def wrong(i: Values) -> Values:
         likelihood = i["likelihood"]
         if likelihood["kind"] != "gaussian":
-            return operation(i)  # type: ignore[no-any-return]
+            return operation(i)
         s2 = likelihood["noise_variance"]
         other = [change(s) for s in s2] if isinstance(s2, list) else change(s2)
-        return operation({**i, "likelihood": {**likelihood, "noise_variance": other}})  # type: ignore[no-any-return]
+        return operation({**i, "likelihood": {**likelihood, "noise_variance": other}})
 
     return wrong
 
@@ -291,8 +289,11 @@ OPERATIONS = (
         {
             "relu-slope-reversed": Mistake("eq:relu", "φ′ = 1[h < 0]", _slopes("relu", lambda h: MP.mpf(int(h < 0)))),
             "relu-slope-one-at-zero": Mistake("eq:relu", "φ′(0) = 1", _slopes("relu", lambda h: MP.mpf(int(h >= 0)))),
-            "relu-slope-half-at-zero": Mistake("eq:relu", "φ′(0) = ½: the autodiff of maximum", _slopes(
-                "relu", lambda h: MP.mpf(1) / 2 if h == 0 else MP.mpf(int(h > 0)))),
+            "relu-slope-half-at-zero": Mistake(
+                "eq:relu",
+                "φ′(0) = ½: the autodiff of maximum",
+                _slopes("relu", lambda h: MP.mpf(1) / 2 if h == 0 else MP.mpf(int(h > 0))),
+            ),
             "tanh-slope-unsquared": Mistake("eq:tanh", "1 − φ for 1 − φ²", _slopes("tanh", lambda h: 1 - MP.tanh(h))),
             "gelu-slope-without-density": Mistake("eq:gelu", "φ′ without h N(h)", _slopes("gelu", MP.ncdf)),
             "gelu-by-tanh": Mistake("eq:gelu", "the tanh approximation of φ", _tanh_gelu),
@@ -345,12 +346,14 @@ OPERATIONS = (
         exact.likelihood_loss,
         _likelihoods(900, True),
         {
-            "deviation-for-variance": Mistake("eq:gaussian-loss", "σ for σ²", _with_variance(exact.likelihood_loss,
-                                                                                             MP.sqrt)),
+            "deviation-for-variance": Mistake(
+                "eq:gaussian-loss", "σ for σ²", _with_variance(exact.likelihood_loss, MP.sqrt)
+            ),
             "normaliser-missing": Mistake("eq:gaussian-loss", "½ log 2π left out", _loss_without_normaliser),
             "base-two": Mistake("eq:categorical-loss", "logarithm to base 2, not nats", _loss_base_two),
-            "softmax-overflows": Mistake("eq:categorical-loss", "exp of logits that were not shifted by the largest",
-                                         _loss_unshifted),
+            "softmax-overflows": Mistake(
+                "eq:categorical-loss", "exp of logits that were not shifted by the largest", _loss_unshifted
+            ),
         },
     ),
     Operation(
@@ -362,12 +365,17 @@ OPERATIONS = (
         exact.likelihood_gradient,
         _likelihoods(920, True),
         {
-            "deviation-for-variance": Mistake("eq:gaussian-gradient", "σ for σ²", _with_variance(
-                exact.likelihood_gradient, MP.sqrt)),
-            "factor-two": Mistake("eq:gaussian-gradient", "2(h − y)/σ²: the square's factor without its ½",
-                                  _gradient_factor(2, 1)),
-            "mean-over-rows": Mistake("eq:gaussian-gradient", "gradient of the mean loss, divided by N",
-                                      lambda i: _gradient_factor(MP.mpf(1) / len(i["outputs"]), 1)(i)),
+            "deviation-for-variance": Mistake(
+                "eq:gaussian-gradient", "σ for σ²", _with_variance(exact.likelihood_gradient, MP.sqrt)
+            ),
+            "factor-two": Mistake(
+                "eq:gaussian-gradient", "2(h − y)/σ²: the square's factor without its ½", _gradient_factor(2, 1)
+            ),
+            "mean-over-rows": Mistake(
+                "eq:gaussian-gradient",
+                "gradient of the mean loss, divided by N",
+                lambda i: _gradient_factor(MP.mpf(1) / len(i["outputs"]), 1)(i),
+            ),
             "label-minus-softmax": Mistake("eq:categorical-gradient", "wrong sign", _gradient_factor(1, -1)),
         },
     ),
@@ -380,8 +388,9 @@ OPERATIONS = (
         exact.likelihood_curvature,
         _likelihoods(940, False),
         {
-            "deviation-for-variance": Mistake("eq:gaussian-curvature", "1/σ for 1/σ²", _with_variance(
-                exact.likelihood_curvature, MP.sqrt)),
+            "deviation-for-variance": Mistake(
+                "eq:gaussian-curvature", "1/σ for 1/σ²", _with_variance(exact.likelihood_curvature, MP.sqrt)
+            ),
             "quarter": Mistake("eq:bohning-bound", "¼ for ½: no bound any more", _quarter),
             "fisher": Mistake("eq:bohning-bound", "diag(p) − ppᵀ, which is no bound", _fisher),
         },
@@ -395,8 +404,9 @@ OPERATIONS = (
         exact.likelihood_probe,
         _probes(960),
         {
-            "variance-for-deviation": Mistake("eq:gaussian-probe", "ε/σ² for ε/σ", _with_variance(
-                exact.likelihood_probe, lambda s: s * s)),
+            "variance-for-deviation": Mistake(
+                "eq:gaussian-probe", "ε/σ² for ε/σ", _with_variance(exact.likelihood_probe, lambda s: s * s)
+            ),
             "halved": Mistake("eq:bohning-probe", "½ for 1/√2: the bound for its root", _probe_halved),
             "not-centred": Mistake("eq:bohning-probe", "the mean over classes not taken off", _probe_uncentred),
         },
@@ -419,8 +429,9 @@ OPERATIONS = (
         _targets(),
         {
             "gradient-sign": Mistake("eq:pseudo-targets", "+G for −G", _target_with(1)),
-            "step-inverted": Mistake("eq:step-kinds", "the curvature for its inverse", _target_with(
-                change=exact.step_curvature)),
+            "step-inverted": Mistake(
+                "eq:step-kinds", "the curvature for its inverse", _target_with(change=exact.step_curvature)
+            ),
             "damping-absolute": Mistake("eq:step-kinds", "δI for δ tr(B)/K I", _target_with(change=_absolute_damping)),
             "trace-for-mean": Mistake("eq:step-kinds", "tr(B) for tr(B)/K", _target_with(change=_trace_for_mean)),
         },

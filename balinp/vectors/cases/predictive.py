@@ -157,10 +157,16 @@ OPERATIONS = (
         exact.linearized_predictive,
         _networks(1300, False),
         {
-            "temperature-missing": Mistake(LINEARIZED, "covariances not tempered", lambda i:
-                                           exact.linearized_predictive({**i, "temperature": MP.mpf(1)})),
-            "temperature-squared": Mistake(LINEARIZED, "covariances tempered twice", lambda i:
-                                           exact.linearized_predictive({**i, "temperature": i["temperature"] ** 2})),
+            "temperature-missing": Mistake(
+                LINEARIZED,
+                "covariances not tempered",
+                lambda i: exact.linearized_predictive({**i, "temperature": MP.mpf(1)}),
+            ),
+            "temperature-squared": Mistake(
+                LINEARIZED,
+                "covariances tempered twice",
+                lambda i: exact.linearized_predictive({**i, "temperature": i["temperature"] ** 2}),
+            ),
             "columns-squared": Mistake(LINEARIZED, "variance for deviation: J Σ Σ Jᵀ", _layers(_squared_columns)),
             "precision-for-covariance": Mistake(LINEARIZED, "a P aᵀ for a P⁻¹ aᵀ", _layers(_inverse_rows)),
             "last-layer-only": Mistake(LINEARIZED, "the last layer's uncertainty only", _last_layer),
@@ -169,8 +175,10 @@ OPERATIONS = (
     Operation(
         "probit",
         "Class probabilities from the mean and the covariance of the logits.",
-        {"eq:probit": "p = softmax(h_k/√(1 + πv_k/8)), h and v of the logits centred over the classes: "
-                      "(I − 11ᵀ/K) V (I − 11ᵀ/K)"},
+        {
+            "eq:probit": "p = softmax(h_k/√(1 + πv_k/8)), h and v of the logits centred over the classes: "
+            "(I − 11ᵀ/K) V (I − 11ᵀ/K)"
+        },
         {"logits": "h (n, K)", "covariance": "V (n, K, K)"},
         {"probabilities": "p (n, K)"},
         exact.probit,
@@ -200,17 +208,26 @@ OPERATIONS = (
         exact.monte_carlo_predictive,
         _networks(1330, True),
         {
-            "temperature-missing": Mistake(MONTE_CARLO, "draws not tempered (a stale factor of Σ)", lambda i:
-                                           exact.monte_carlo_predictive({**i, "temperature": MP.mpf(1)})),
-            "deviation-tempered": Mistake(MONTE_CARLO, "deviations multiplied by the temperature, not its root",
-                                          lambda i: exact.monte_carlo_predictive(
-                                              {**i, "temperature": i["temperature"] ** 2})),
+            "temperature-missing": Mistake(
+                MONTE_CARLO,
+                "draws not tempered (a stale factor of Σ)",
+                lambda i: exact.monte_carlo_predictive({**i, "temperature": MP.mpf(1)}),
+            ),
+            "deviation-tempered": Mistake(
+                MONTE_CARLO,
+                "deviations multiplied by the temperature, not its root",
+                lambda i: exact.monte_carlo_predictive({**i, "temperature": i["temperature"] ** 2}),
+            ),
             "second-moment": Mistake(MONTE_CARLO, "second moment for covariance", _second_moment),
             "unbiased": Mistake(MONTE_CARLO, "covariance divided by S − 1, not S", _unbiased),
-            "mean-of-logs": Mistake("eq:predictive-density", "mean of log densities for log of their mean",
-                                    lambda i: _density_of_draws(i, "mean of logs")),
-            "sum-over-draws": Mistake("eq:predictive-density", "sum over draws for mean",
-                                      lambda i: _density_of_draws(i, "sum")),
+            "mean-of-logs": Mistake(
+                "eq:predictive-density",
+                "mean of log densities for log of their mean",
+                lambda i: _density_of_draws(i, "mean of logs"),
+            ),
+            "sum-over-draws": Mistake(
+                "eq:predictive-density", "sum over draws for mean", lambda i: _density_of_draws(i, "sum")
+            ),
             "softmax-of-mean": Mistake(MONTE_CARLO, "softmax of the mean logits", _softmax_of_mean),
             "base-two": Mistake("eq:predictive-entropy", "entropy in bits, not nats", _entropy_base),
         },

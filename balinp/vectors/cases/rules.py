@@ -1,4 +1,4 @@
-"""Cases of the rules that are choices of ours: Kronecker form, effective parameters, prior precision, tempering, noise."""
+"""Cases of the rules that are choices of ours: Kronecker form, effective parameters, evidence, tempering, noise."""
 
 from __future__ import annotations
 
@@ -262,12 +262,19 @@ OPERATIONS = (
         _forms(),
         {
             "row-prior-multiplied": Mistake("eq:kronecker-projection", "π = τb for τ/b", _product),
-            "share-swapped": Mistake("eq:kronecker-projection", "κ and 1 − κ swapped", _form_with(
-                determined=lambda i: 1 - i["determined"])),
-            "plain-mean": Mistake("eq:kronecker-projection", "b = tr(B)/K, not weighted by Σ", _form_with(
-                column_covariance=lambda i: eye(len(i["curvature"])))),
-            "always-independent": Mistake("eq:tied-prior", "the independent prior's form for the tied prior",
-                                          _form_with(prior=lambda i: "independent")),
+            "share-swapped": Mistake(
+                "eq:kronecker-projection", "κ and 1 − κ swapped", _form_with(determined=lambda i: 1 - i["determined"])
+            ),
+            "plain-mean": Mistake(
+                "eq:kronecker-projection",
+                "b = tr(B)/K, not weighted by Σ",
+                _form_with(column_covariance=lambda i: eye(len(i["curvature"]))),
+            ),
+            "always-independent": Mistake(
+                "eq:tied-prior",
+                "the independent prior's form for the tied prior",
+                _form_with(prior=lambda i: "independent"),
+            ),
         },
     ),
     Operation(
@@ -298,8 +305,10 @@ OPERATIONS = (
     Operation(
         "mackay",
         "The prior precision re-estimated by evidence.",
-        {"eq:mackay": "τ^(1−β) t^β, t = min(γ, most)/‖M‖² within bounds (the upper one if M = 0); "
-                      "tied prior: ‖M‖² = tr(S⁻¹MᵀM)"},
+        {
+            "eq:mackay": "τ^(1−β) t^β, t = min(γ, most)/‖M‖² within bounds (the upper one if M = 0); "
+            "tied prior: ‖M‖² = tr(S⁻¹MᵀM)"
+        },
         {
             "prior": PRIOR,
             "mean": "M (D, K)",
@@ -316,20 +325,27 @@ OPERATIONS = (
         {
             "inverted": Mistake("eq:mackay", "‖M‖²/γ for γ/‖M‖²", _update_with(lambda g, m: m / g)),
             "rate-swapped": Mistake("eq:mackay", "τ^β t^(1−β)", _update_with(rate=lambda i: 1 - i["rate"])),
-            "not-in-logs": Mistake("eq:mackay", "(1 − β)τ + βt: damped, but not in log space", _update_with(
-                damped=lambda t, r, b: (1 - b) * t + b * r)),
-            "tied-norm-missing": Mistake("eq:mackay", "tr(MᵀM) for the tied prior too", _update_with(
-                step=lambda i: eye(len(i["step"])))),
-            "count-not-capped": Mistake("eq:mackay", "γ above most", _update_with(
-                most=lambda i: i["effective_parameters"])),
+            "not-in-logs": Mistake(
+                "eq:mackay",
+                "(1 − β)τ + βt: damped, but not in log space",
+                _update_with(damped=lambda t, r, b: (1 - b) * t + b * r),
+            ),
+            "tied-norm-missing": Mistake(
+                "eq:mackay", "tr(MᵀM) for the tied prior too", _update_with(step=lambda i: eye(len(i["step"])))
+            ),
+            "count-not-capped": Mistake(
+                "eq:mackay", "γ above most", _update_with(most=lambda i: i["effective_parameters"])
+            ),
             "norm-for-square": Mistake("eq:mackay", "‖M‖ for ‖M‖²", _update_with(lambda g, m: g / MP.sqrt(m))),
         },
     ),
     Operation(
         "tempering",
         "The temperature of all layers' covariances, and one layer's posterior with it.",
-        {"eq:tempering": "min(max_temperature, tempering · N · K_L/∑γ), 1 for a single layer or tempering null; "
-                         "Σ times it, P as it is"},
+        {
+            "eq:tempering": "min(max_temperature, tempering · N · K_L/∑γ), 1 for a single layer or tempering null; "
+            "Σ times it, P as it is"
+        },
         {
             "effective_parameters": "γ of every layer (L,)",
             "total": "N",
@@ -344,10 +360,14 @@ OPERATIONS = (
         _temperatures(),
         {
             "cap-missing": Mistake("eq:tempering", "max_temperature left out", _heated(_uncapped)),
-            "one-layer-tempered": Mistake("eq:tempering", "a single layer tempered, though it is exact",
-                                          _heated(_single_too)),
-            "outputs-missing": Mistake("eq:tempering", "N for N · K_L", _heated(lambda t, i: exact.heat(
-                i["effective_parameters"], i["total"], 1, i))),
+            "one-layer-tempered": Mistake(
+                "eq:tempering", "a single layer tempered, though it is exact", _heated(_single_too)
+            ),
+            "outputs-missing": Mistake(
+                "eq:tempering",
+                "N for N · K_L",
+                _heated(lambda t, i: exact.heat(i["effective_parameters"], i["total"], 1, i)),
+            ),
             "both-factors": Mistake("eq:tempering", "P divided too: the temperature counts twice", _both),
             "stale-factor": Mistake("eq:tempering", "the covariance from before tempering kept", _stale),
             "deviation-tempered": Mistake("eq:tempering", "covariance times the root of the temperature", _rooted),
@@ -369,16 +389,19 @@ OPERATIONS = (
         exact.noise_update,
         _noises(),
         {
-            "rate-swapped": Mistake("eq:noise-update", "βσ² + (1 − β)residual", _noise_with(
-                rate=lambda i: 1 - i["rate"])),
-            "sum-for-mean": Mistake("eq:noise-update", "the residual not divided by N", _noise_with(
-                lambda v, n: v * n)),
-            "deviation": Mistake("eq:noise-update", "the root of the mean squared residual", _noise_with(
-                lambda v, n: MP.sqrt(v))),
-            "weights-share-missing": Mistake("eq:noise-update", "the weights' own share left out", _noise_with(
-                weights_share=lambda i: MP.mpf(0))),
-            "floor-missing": Mistake("eq:noise-update", "the floor left out", _noise_with(
-                floor=lambda i: MP.mpf(0))),
+            "rate-swapped": Mistake(
+                "eq:noise-update", "βσ² + (1 − β)residual", _noise_with(rate=lambda i: 1 - i["rate"])
+            ),
+            "sum-for-mean": Mistake(
+                "eq:noise-update", "the residual not divided by N", _noise_with(lambda v, n: v * n)
+            ),
+            "deviation": Mistake(
+                "eq:noise-update", "the root of the mean squared residual", _noise_with(lambda v, n: MP.sqrt(v))
+            ),
+            "weights-share-missing": Mistake(
+                "eq:noise-update", "the weights' own share left out", _noise_with(weights_share=lambda i: MP.mpf(0))
+            ),
+            "floor-missing": Mistake("eq:noise-update", "the floor left out", _noise_with(floor=lambda i: MP.mpf(0))),
         },
     ),
 )

@@ -39,7 +39,7 @@ def drawn_weights(state: Values, draws: list[Any] | None) -> list[Matrix]:
 
 def batch_sums(i: Values, weights: list[Matrix]) -> tuple[list[Values], Number, list[Number]]:
     """(per layer the sums of (A_l, G_l) and of probes, the loss, the squared residual per output) of one batch."""
-    state, kind, likelihood = i["state"], i["activation"], i["state"]["likelihood"]
+    kind, likelihood = i["activation"], i["state"]["likelihood"]
     inputs, outputs = passes(kind, weights, matrix(i["x"]))
     h, y = outputs[-1], i["y"]
     w = i["sample_weight"] or [MP.mpf(1)] * h.rows
@@ -50,18 +50,14 @@ def batch_sums(i: Values, weights: list[Matrix]) -> tuple[list[Values], Number, 
         probes = [lists(z) for z in pulled_back(J, probe_rows(likelihood, matrix(i["probe_noise"])))]
     probes[-1] = None
     layers = [
-        sums_of(
-            {"inputs": lists(a), "targets": lists(g), "weights": w, "probes": z, "D": a.cols, "K": g.cols}
-        )
+        sums_of({"inputs": lists(a), "targets": lists(g), "weights": w, "probes": z, "D": a.cols, "K": g.cols})
         for a, g, z in zip(inputs, gradients, probes, strict=True)
     ]
     layers[-1]["curvature"] = sum(w) * bound(likelihood, h.cols)  # eq:output-curvature
     loss = sum((v * l for v, l in zip(w, losses(likelihood, h, y), strict=True)), MP.mpf(0))
     residual = []
     if likelihood["kind"] == "gaussian":
-        residual = [
-            sum((w[n] * (h[n, j] - y[n][j]) ** 2 for n in range(h.rows)), MP.mpf(0)) for j in range(h.cols)
-        ]
+        residual = [sum((w[n] * (h[n, j] - y[n][j]) ** 2 for n in range(h.rows)), MP.mpf(0)) for j in range(h.cols)]
     return layers, loss, residual
 
 
@@ -229,4 +225,3 @@ def fit(i: Values) -> Values:
         for layer in state["layers"]
     ]
     return {"layers": layers, **history}
-

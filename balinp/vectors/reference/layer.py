@@ -67,7 +67,9 @@ def block_sum(i: Values) -> Values:
 def ema_step(i: Values) -> Values:
     """eq:ema  (1 − β)·old + β·(N/m)·new, m the weights' sum."""
     batch = sums_of({**i, **i["batch"]})
-    return as_lists(combine(as_matrices(i["statistics"]), batch, 1 - i["rate"], i["rate"] * i["total"] / batch["count"]))
+    return as_lists(
+        combine(as_matrices(i["statistics"]), batch, 1 - i["rate"], i["rate"] * i["total"] / batch["count"])
+    )
 
 
 # --- regression -------------------------------------------------------------------------------------------------------
@@ -103,13 +105,13 @@ def log_evidence(i: Values) -> Values:
 
 def evidence_of_sums(s: Values, M0: Matrix, prior: Matrix, S: Matrix) -> Number:
     """The same from sums, which may be moving averages: by the determinant lemma and Woodbury's identity."""
-    P, right, (d, k) = prior + s["gram"], prior * M0 + s["cross"], (M0.rows, M0.cols)
+    P, right, k = prior + s["gram"], prior * M0 + s["cross"], M0.cols
     square = s["target_gram"] + M0.T * prior * M0 - right.T * inverse(P) * right
     normaliser = s["count"] * (k * MP.log(2 * MP.pi) + log_det(S)) + k * (log_det(P) - log_det(prior))
     return -(normaliser + trace(inverse(S) * square)) / 2
 
 
-# --- the matrix-normal as the Gaussian of vec W ------------------------------------------------------------------------
+# --- the matrix-normal as the Gaussian of vec W -----------------------------------------------------------------------
 def normal_log_density(difference: Matrix, covariance: Matrix) -> Number:
     """log N(difference | 0, covariance)."""
     square = (difference.T * inverse(covariance) * difference)[0]
@@ -167,7 +169,6 @@ def layer_predictive(i: Values) -> Values:
     means, covariances = [], []
     for n in range(A.rows):
         F = kronecker(identity(k), row(A, n))
-        means.append([v for v in F * mean])
+        means.append(list(F * mean))
         covariances.append(lists(F * covariance * F.T))
     return {"mean": means, "covariance": covariances}
-

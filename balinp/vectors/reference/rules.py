@@ -12,9 +12,7 @@ from .network import variances
 Values = dict[str, Any]
 
 
-def kronecker_terms(
-    prior: str, B: Matrix, tau: Number, sigma: Matrix, determined: Number
-) -> tuple[Number, Matrix]:
+def kronecker_terms(prior: str, B: Matrix, tau: Number, sigma: Matrix, determined: Number) -> tuple[Number, Matrix]:
     """(π, Q) of the posterior precision Q ⊗ (U + πI); Σ and κ (``determined``) are the last iteration's.
 
     eq:tied-prior: π = λ, Q = B. eq:kronecker-projection: b = tr(BΣ)/tr(Σ), π = τ/b, Q = κB + (1 − κ)bI.
