@@ -1,13 +1,13 @@
-"""Cases of whole iterations, an epoch of mini-batches and tiny fits. Every setting is an input; so is every draw."""
+"""Cases of whole iterations. Every setting is an input; so is every draw."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..reference import iteration as exact
-from ..reference.exact import MP, lists, matrix
+from ..reference.exact import MP
 from .kit import Case, Mistake, Numbers, Operation, Values, eye, scaled, zeros
-from .rules import BOUNDS
+from .priors import BOUNDS
 
 LITERAL: Values = {
     "step": "gradient",
@@ -28,6 +28,8 @@ LITERAL: Values = {
     "trust_region": False,
     "precision_bounds": BOUNDS,
 }
+
+
 NATURAL: Values = {
     **LITERAL,
     "step": "natural",
@@ -41,9 +43,17 @@ NATURAL: Values = {
     "tempering": 0.5,
     "learn_noise": True,
 }
+
+
 MEAN: Values = {**NATURAL, "gradients": "mean"}
+
+
 CLASSES: Values = {**NATURAL, "evidence": False, "rate": 0.125, "warmup": 0, "tempering": 0.125, "learn_noise": False}
+
+
 GAUSSIAN: Values = {"kind": "gaussian", "noise_variance": 0.25}
+
+
 PER_OUTPUT: Values = {"kind": "gaussian", "noise_variance": [0.5, 0.25]}
 
 
@@ -70,7 +80,7 @@ def _layer(numbers: Numbers, d: int, k: int, begun: bool) -> Values:
     return {**posterior, "statistics": sums, "prior_precision": 0.375, "determined": 0.625}
 
 
-def _instance(
+def instance(
     seed: int,
     settings: Values,
     widths: tuple[int, ...] = (2, 3, 2),
@@ -107,7 +117,7 @@ def _instance(
     }
 
 
-def _shapes(inputs: Values) -> dict[str, int]:
+def shapes_of(inputs: Values) -> dict[str, int]:
     layers = inputs["state"]["layers"]
     return {
         "N": len(inputs["x"]),
@@ -120,26 +130,26 @@ def _iterations() -> list[Case]:
     tied = {**MEAN, "prior": "tied", "prior_precision": 0.75, "damping": 0.125}
     gradient = {**LITERAL, "rate": 0.25}
     kinds: list[tuple[str, Values]] = [
-        ("literal-first", _instance(1400, LITERAL, t=0)),
-        ("literal-mini-batch", _instance(1401, {**gradient, "rate": 0.5}, n=4, total=20.0)),
-        ("linear-layer", _instance(1402, {**LITERAL, "step": "natural"}, (3, 2), t=0)),
-        ("linear-layer-weighted", _instance(1403, {**LITERAL, "step": "natural"}, (3, 2), t=0, weighted=True)),
-        ("natural-first", _instance(1404, NATURAL, t=0)),
-        ("natural-second", _instance(1405, {**MEAN, "warmup": 2}, t=1)),
-        ("natural-at-mean", _instance(1406, MEAN)),
-        ("natural-sampled", _instance(1407, NATURAL, likelihood=PER_OUTPUT)),
-        ("natural-mini-batch", _instance(1408, NATURAL, n=4, total=20.0)),
-        ("natural-tied", _instance(1409, tied)),
-        ("isotropic", _instance(1410, {**MEAN, "step": "isotropic"}, activation="gelu")),
-        ("classification", _instance(1411, CLASSES, (2, 3, 3), {"kind": "categorical"}, "relu", total=15.0)),
-        ("residual-noise", _instance(1412, {**gradient, "noise": "residual", "damping": 0.5})),
-        ("trust-region", _instance(1413, {**gradient, "step_size": 4.0, "trust_region": True}, t=0)),
-        ("weighted", _instance(1414, NATURAL, weighted=True)),
-        ("one-datum", _instance(1415, MEAN, n=1)),
-        ("one-unit", _instance(1416, NATURAL, (1, 1, 1))),
-        ("three-layers", _instance(1417, NATURAL, (2, 3, 2, 1), n=4)),
+        ("literal-first", instance(1400, LITERAL, t=0)),
+        ("literal-mini-batch", instance(1401, {**gradient, "rate": 0.5}, n=4, total=20.0)),
+        ("linear-layer", instance(1402, {**LITERAL, "step": "natural"}, (3, 2), t=0)),
+        ("linear-layer-weighted", instance(1403, {**LITERAL, "step": "natural"}, (3, 2), t=0, weighted=True)),
+        ("natural-first", instance(1404, NATURAL, t=0)),
+        ("natural-second", instance(1405, {**MEAN, "warmup": 2}, t=1)),
+        ("natural-at-mean", instance(1406, MEAN)),
+        ("natural-sampled", instance(1407, NATURAL, likelihood=PER_OUTPUT)),
+        ("natural-mini-batch", instance(1408, NATURAL, n=4, total=20.0)),
+        ("natural-tied", instance(1409, tied)),
+        ("isotropic", instance(1410, {**MEAN, "step": "isotropic"}, activation="gelu")),
+        ("classification", instance(1411, CLASSES, (2, 3, 3), {"kind": "categorical"}, "relu", total=15.0)),
+        ("residual-noise", instance(1412, {**gradient, "noise": "residual", "damping": 0.5})),
+        ("trust-region", instance(1413, {**gradient, "step_size": 4.0, "trust_region": True}, t=0)),
+        ("weighted", instance(1414, NATURAL, weighted=True)),
+        ("one-datum", instance(1415, MEAN, n=1)),
+        ("one-unit", instance(1416, NATURAL, (1, 1, 1))),
+        ("three-layers", instance(1417, NATURAL, (2, 3, 2, 1), n=4)),
     ]
-    out = [Case(name, inputs, _shapes(inputs)) for name, inputs in kinds]
+    out = [Case(name, inputs, shapes_of(inputs)) for name, inputs in kinds]
     good = kinds[6][1]
     nan: Any = {**good, "x": [[*good["x"][0][:1], "NaN"], *good["x"][1:]]}
     wide = {**good, "x": [[*r, 1.0] for r in good["x"]]}
@@ -152,7 +162,7 @@ def _iterations() -> list[Case]:
         ("shape", wide, "shape"),
         ("indefinite", indefinite, "not positive definite"),
     ):
-        out.append(Case(f"reject-{name}", inputs, _shapes(good), reject=why))
+        out.append(Case(f"reject-{name}", inputs, shapes_of(good), reject=why))
     return out
 
 
@@ -245,108 +255,6 @@ MISTAKES = {
 }
 
 
-def _epochs() -> list[Case]:
-    out = []
-    for s, (name, settings, n, size, likelihood) in enumerate(
-        [
-            ("even-batches", NATURAL, 6, 2, GAUSSIAN),
-            ("uneven-batches", {**CLASSES, "evidence": True}, 7, 3, {"kind": "categorical"}),
-        ]
-    ):
-        widths, numbers = (2, 2, 2), Numbers(1500 + s)
-        inputs = _instance(1510 + s, {**settings, "batch_size": size}, widths, likelihood, n=n)
-        for unused in ("weight_draws", "probe_noise", "total", "sample_weight"):
-            del inputs[unused]
-        pieces = -(-n // size)
-        inputs["permutation"] = numbers.permutation(n)
-        inputs["batches"] = [
-            {
-                "weight_draws": [numbers.matrix(d + 1, k) for d, k in zip(widths, widths[1:])],
-                "probe_noise": [
-                    [float(v) for v in r] for r in numbers.signs(n * (b + 1) // pieces - n * b // pieces, 2)
-                ],
-            }
-            for b in range(pieces)
-        ]
-        out.append(Case(name, inputs, _shapes(inputs)))
-    return out
-
-
-def _in_order(i: Values) -> Values:
-    return exact.epoch({**i, "permutation": sorted(i["permutation"])})
-
-
-def _last_loss(i: Values) -> Values:
-    n, pieces = len(i["x"]), len(i["batches"])
-    rows = i["permutation"][n * (pieces - 1) // pieces :]
-    state = i["state"]
-    for b, draws in enumerate(i["batches"]):
-        rows = i["permutation"][n * b // pieces : n * (b + 1) // pieces]
-        part = {"x": [i["x"][r] for r in rows], "y": [i["y"][r] for r in rows]}
-        state = exact.iteration({**i, **draws, **part, "total": MP.mpf(n), "state": state, "sample_weight": None})
-    return state
-
-
-def _batches_as_everything(i: Values) -> Values:
-    """N/m left out in every batch."""
-    n, pieces, state, loss = len(i["x"]), len(i["batches"]), i["state"], MP.mpf(0)
-    for b, draws in enumerate(i["batches"]):
-        rows = i["permutation"][n * b // pieces : n * (b + 1) // pieces]
-        part = {"x": [i["x"][r] for r in rows], "y": [i["y"][r] for r in rows]}
-        state = exact.iteration({**i, **draws, **part, "total": None, "state": state, "sample_weight": None})
-        loss += state["training_loss"] * len(rows)
-    return {**state, "training_loss": loss / n}
-
-
-def _fits() -> list[Case]:
-    out = []
-    quick = {**NATURAL, "warmup": 2, "step_scale": 0.25}
-    for s, (name, settings, widths, likelihood, activation, n) in enumerate(
-        [
-            ("literal", {**LITERAL, "step_size": 0.125}, (1, 3, 1), GAUSSIAN, "tanh", 6),
-            ("natural", quick, (1, 3, 1), GAUSSIAN, "tanh", 6),
-            ("classification", {**CLASSES, "rate": 0.25}, (2, 2, 2), {"kind": "categorical"}, "tanh", 6),
-            ("linear", {**quick, "damping": 0.0}, (2, 1), GAUSSIAN, "relu", 5),
-        ]
-    ):
-        numbers, shapes = Numbers(1600 + s), [(d + 1, k) for d, k in zip(widths, widths[1:])]
-        deep, natural = len(widths) > 2, settings["step"] == "natural"
-        iterations = []
-        for t in range(5):
-            sampled = settings["gradients"] == "sampled" and deep and t >= max(settings["warmup"], 1)
-            iterations.append(
-                {
-                    "weight_draws": [numbers.matrix(d, k) for d, k in shapes] if sampled else None,
-                    "probe_noise": [[float(v) for v in r] for r in numbers.signs(n, widths[-1])]
-                    if deep and natural
-                    else None,
-                }
-            )
-        gaussian = likelihood["kind"] == "gaussian"
-        inputs = {
-            "activation": activation,
-            "likelihood": likelihood,
-            "x": numbers.matrix(n, widths[0]),
-            "y": numbers.matrix(n, widths[-1], 0.75) if gaussian else numbers.integers(n, widths[-1]),
-            "initial_draws": [numbers.matrix(d, k) for d, k in shapes],
-            "iterations": iterations,
-            "settings": settings,
-        }
-        shape = {"N": n, "T": len(iterations), **{f"K{l}": k for l, k in enumerate(widths)}}
-        out.append(Case(name, inputs, shape))
-    return out
-
-
-def _drawn_weights_unscaled(i: Values) -> Values:
-    draws = []
-    for z in i["initial_draws"]:
-        Z = matrix(z)
-        root = MP.sqrt(MP.mpf(2) / (Z.rows - 1))
-        draws.append(lists(Z / root))
-        draws[-1][-1] = z[-1]
-    return exact.fit({**i, "initial_draws": draws})
-
-
 STATE_OUT = {
     "layers.l.mean": "M (D, K)",
     "layers.l.row_precision": "P (D, D)",
@@ -362,9 +270,13 @@ STATE_OUT = {
     "iteration": "t + 1",
     "training_loss": "mean loss that the iteration met, in nats",
 }
+
+
 SETTINGS = (
     "all settings, as in balinp.Settings; step_scale null means β_t; precision_bounds: of the target of eq:mackay"
 )
+
+
 STATEMENTS = {
     "eq:iteration": "gradients at the drawn weights (means if not sampled), one regression per layer, rules, noise",
     "eq:statistics": "∑ w_n over rows of (A_l, G_l); hidden curvature ZᵀZ of back-propagated probes, "
@@ -381,7 +293,11 @@ STATEMENTS = {
     "eq:tempering": "temperature from the γ of all layers, once t + 1 ≥ warmup; draws are tempered by the state's",
     "eq:noise-update": "σ² towards the mean squared residual at the drawn weights, once t ≥ warmup",
 }
+
+
 DRAWS = {"weight_draws": "z per layer (D, K), or null: gradients at the means", "probe_noise": "±1 (N, K_L), or null"}
+
+
 OPERATIONS = (
     Operation(
         "iteration",
@@ -401,72 +317,5 @@ OPERATIONS = (
         exact.iteration,
         _iterations(),
         MISTAKES,
-    ),
-    Operation(
-        "epoch",
-        "One pass over the data in mini-batches: batch b of B = ⌈N/batch_size⌉ takes permutation[⌊Nb/B⌋ : ⌊N(b+1)/B⌋].",
-        {"eq:iteration": STATEMENTS["eq:iteration"], "eq:ema": STATEMENTS["eq:ema"]},
-        {
-            "activation": "φ",
-            "state": "as for iteration",
-            "x": "(N, widths[0])",
-            "y": "(N, K), or labels (N,)",
-            "permutation": "of the rows (N,), from 0",
-            "batches": "per batch {weight_draws, probe_noise}",
-            "settings": SETTINGS + "; batch_size",
-        },
-        {**STATE_OUT, "training_loss": "mean over all rows of the losses that the iterations met"},
-        exact.epoch,
-        _epochs(),
-        {
-            "permutation-ignored": Mistake("eq:iteration", "rows in their order, not permuted", _in_order),
-            "last-loss-for-all": Mistake("eq:iteration", "the loss of the last batch given for all", _last_loss),
-            "batch-weight-missing": Mistake("eq:ema", "batches not scaled by N/m", _batches_as_everything),
-        },
-    ),
-    Operation(
-        "fit",
-        "A whole tiny fit: He-initialised from given draws, five full-batch iterations.",
-        {
-            "eq:iteration": STATEMENTS["eq:iteration"],
-            "eq:initial-weights": "N(0, 2/fan-in), biases N(0, 1) in the first "
-            "layer and 0 beyond; all 0 without a hidden layer; P = τI (τ = prior_precision · fan-in, tied: prior_precision)"
-            ", Σ = I, no data, κ = 0, temperature 0",
-        },
-        {
-            "activation": "φ",
-            "likelihood": "as for iteration",
-            "x": "(N, widths[0])",
-            "y": "(N, K), or labels (N,)",
-            "initial_draws": "z per layer (D, K), the last row for the biases",
-            "iterations": "per iteration {weight_draws, probe_noise}",
-            "settings": SETTINGS,
-        },
-        {
-            "layers.l.mean": "M (D, K)",
-            "layers.l.row_precision": "P (D, D)",
-            "layers.l.column_covariance": "Σ (K, K)",
-            "layers.l.prior_precision": "τ",
-            "training_loss": "of every iteration (T,)",
-            "noise_variance": "after every iteration (T,), Gaussian only",
-            "temperature": "after every iteration (T,)",
-        },
-        exact.fit,
-        _fits(),
-        {
-            "one-iteration-missing": Mistake(
-                "eq:iteration", "one iteration too few", lambda i: exact.fit({**i, "iterations": i["iterations"][:-1]})
-            ),
-            "weights-not-scaled": Mistake(
-                "eq:initial-weights", "weights N(0, 1), not N(0, 2/fan-in)", _drawn_weights_unscaled
-            ),
-            "biases-zero": Mistake(
-                "eq:initial-weights",
-                "the first layer's biases 0",
-                lambda i: exact.fit(
-                    {**i, "initial_draws": [[*z[:-1], [MP.mpf(0)] * len(z[0])] for z in i["initial_draws"]]}
-                ),
-            ),
-        },
     ),
 )
