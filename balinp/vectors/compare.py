@@ -8,6 +8,18 @@ from typing import Any
 import numpy as np
 
 
+def distance(computed: Any, expected: Any) -> float | None:
+    """‖computed − expected‖ (Frobenius), by which a mistake is known again; None where there is none."""
+    try:
+        got, want = np.asarray(computed, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    if got.shape != want.shape or not np.all(np.isfinite(got)):
+        return None
+    top = float(np.max(np.abs(got - want), initial=0.0))
+    return top * float(np.linalg.norm((got - want) / top)) if top > 0 else 0.0
+
+
 def ratio(computed: Any, expected: Any, rule: dict[str, Any], size: int, eps: float) -> float:
     """How wrong ``computed`` is, in units that a right result stays below rule["threshold"] of.
 

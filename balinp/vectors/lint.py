@@ -48,7 +48,7 @@ def _document(name: str, document: dict[str, Any]) -> Iterator[str]:
     for flag, mistake in mistakes.items():
         if mistake["statement"] not in statements:
             yield f"mistake {flag!r} names {mistake['statement']!r}, which the file does not state"
-        if not any(flag in case["flags"] for case in document["cases"]):
+        if not any(flag in case.get("flags", ()) for case in document["cases"]):
             yield f"mistake {flag!r} is caught by no case"
     for case in document["cases"]:
         yield from (f"{case['id']}: {problem}" for problem in _case(name, document, case))

@@ -100,8 +100,11 @@ class PackageAdapter(LayerAdapter):
         settings = Settings(tempering=tempering, max_temperature=max_temperature)
         heat = temperature(i["effective_parameters"], total, output_width, settings)
         S, P = self._array(i["column_covariance"]), self._array(i["row_precision"])
-        q = MatrixNormal(self.backend.xp.zeros((len(P), len(S)), dtype=P.dtype), P, S, self.backend).tempered(heat)
-        return {"temperature": heat, "column_covariance": q.column_covariance, "row_precision": q.row_precision}
+        q, z = MatrixNormal(self.backend.xp.zeros((len(P), len(S)), dtype=P.dtype), P, S, self.backend), i["draw"]
+        q.sample(self._array(z))  # whatever it keeps, it has now
+        hot = q.tempered(heat)
+        posterior = {"column_covariance": hot.column_covariance, "row_precision": hot.row_precision}
+        return {"temperature": heat, **posterior, "deviation": hot.sample(self._array(z))}
 
     def noise_update(
         self, likelihood: Values, outputs: Any, y: Any, weights_share: float, rate: float, floor: float
@@ -134,9 +137,10 @@ class PackageAdapter(LayerAdapter):
     def _predicted(self, p: Predictive, names: tuple[str, ...]) -> Values:
         return {name: getattr(p, name) for name in names if getattr(p, name) is not None}
 
-    def linearized_predictive(self, x: Any, **state: Any) -> Values:
+    def linearized_predictive(self, x: Any, y: Any, **state: Any) -> Values:
         p = predict_linearized(self._state(**state), self._array(x))
-        return self._predicted(p, ("mean", "epistemic", "epistemic_by_layer", "aleatoric", "probabilities"))
+        out = self._predicted(p, ("mean", "epistemic", "epistemic_by_layer", "aleatoric", "probabilities"))
+        return out if y is None else {**out, "log_density": p.log_density(self._array(y), self.backend)}
 
     def monte_carlo_predictive(self, x: Any, draws: Any, y: Any, **state: Any) -> Values:
         flat = [z for draw in draws for z in draw]

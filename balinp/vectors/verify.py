@@ -6,28 +6,31 @@ A candidate is {"format": "balinp-candidate/1", "name", "dtype": "float64" or "f
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
 from ..errors import InvalidArgumentError
-from .compare import ratio
+from .compare import distance, ratio
 from .format import EPSILON, flatten, numbers
 
-LEAST_FIT = 0.5  # overlap of failures and a mistake's flags from which the mistake is named
+LEAST_FIT = 0.5  # share of the failures that a mistake must explain to be named
 Pair = tuple[str, str]  # case id, output
+SAME_ERROR = 0.02  # relative difference up to which an error is the one that a mistake makes
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One case: its worst ratio (0 … threshold is right, infinite when it cannot be compared), per output, and why."""
+    """One case: per output its ratio (below the threshold is right, infinite when it cannot be compared) and the norm
+    of its error; why it fails."""
 
     case: str
     statements: tuple[str, ...]
     ratios: dict[str, float]
     passed: bool
     why: str = ""
+    errors: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def worst(self) -> float:
@@ -107,7 +110,8 @@ def _accepted(case: dict[str, Any], answer: dict[str, Any] | None, eps: float) -
     bad = [name for name in names if not _right(ratios[name], rules[name])]
     missing = [name for name in bad if name not in got]
     why = f"no output {', '.join(missing)}" if missing else ", ".join(bad)
-    return Outcome(case["id"], statements, ratios, not bad, why)
+    errors = {name: distance(got.get(name), case["expected"][name]) for name in bad}
+    return Outcome(case["id"], statements, ratios, not bad, why, errors)
 
 
 def _right(value: float, rule: dict[str, Any]) -> bool:
@@ -138,23 +142,44 @@ def _diagnosis(document: dict[str, Any], outcomes: tuple[Outcome, ...], eps: flo
     wrong = [outcome for outcome in wrong if outcome not in silent]
     if not wrong:
         return Diagnosis(_statements(silent), tuple(notes))
-    failures = {(o.case, n) for o in wrong for n, r in o.ratios.items() if not _right(r, cases[o.case]["compare"][n])}
     if eps < EPSILON["float32"] and all(
         o.ratios[n] * eps / EPSILON["float32"] < cases[o.case]["compare"][n]["threshold"]
         for o in wrong
         for n in o.ratios
     ):
         return Diagnosis(_statements(wrong), ("computed in float32: right to that precision only", *notes))
-    fits: dict[str, float] = {}
-    for flag in document["mistakes"]:
-        flagged = {(id, n) for id, case in cases.items() for n in case["flags"].get(flag, ()) if "reject" not in case}
-        fits[flag] = len(flagged & failures) / len(flagged | failures)
-    best = max(fits.values(), default=0.0)
-    if best < LEAST_FIT:
+    failures = {(o.case, name): error for o in wrong for name, error in o.errors.items()}
+    for same in (_same_error, _same_place):
+        fits = {flag: _fit(flag, document, failures, same) for flag in document["mistakes"]}
+        best = max(fits.values(), default=0.0)
+        if best >= LEAST_FIT:
+            break
+    else:
         return Diagnosis(_statements(wrong), ("none of the listed mistakes explains it", *notes))
     likely = [document["mistakes"][flag] for flag, fit in fits.items() if fit > best - 1e-9]
     statements = tuple(dict.fromkeys(mistake["statement"] for mistake in likely))
     return Diagnosis(statements, (*(mistake["text"] for mistake in likely), *notes))
+
+
+def _fit(flag: str, document: dict[str, Any], failures: dict[Pair, Any], same: Callable[[Any, Any], bool]) -> float:
+    """The share of the failing outputs, and of those that the mistake makes wrong, on which both agree."""
+    predicted = {
+        (case["id"], name): error
+        for case in document["cases"]
+        for name, error in case.get("flags", {}).get(flag, {}).items()
+    }
+    agree = sum(pair in predicted and same(error, predicted[pair]) for pair, error in failures.items())
+    return agree / len(predicted.keys() | failures.keys())
+
+
+def _same_error(got: float | None, predicted: float | None) -> bool:
+    if got is None or predicted is None:
+        return got is predicted
+    return abs(got - predicted) <= SAME_ERROR * predicted
+
+
+def _same_place(got: float | None, predicted: float | None) -> bool:
+    return True
 
 
 def _statements(outcomes: list[Outcome]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import platform
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.stats import multivariate_normal
 
 jax.config.update("jax_enable_x64", True)
 NAME = "JAX port"
@@ -322,9 +323,12 @@ def heat(gammas, total, width, tempering, max_temperature):
     return min(max_temperature, tempering * total * width / sum(gammas))
 
 
-def tempering(effective_parameters, total, output_width, tempering, max_temperature, column_covariance, row_precision):
+def tempering(effective_parameters, total, output_width, tempering, max_temperature, draw, **posterior):
     t = heat(effective_parameters, total, output_width, tempering, max_temperature)
-    return {"temperature": t, "column_covariance": t * array(column_covariance), "row_precision": row_precision}
+    z = array(draw)
+    deviation = MatrixNormal(mean=0 * z, **posterior).sample(z, t)
+    S, P = array(posterior["column_covariance"]), posterior["row_precision"]
+    return {"temperature": t, "column_covariance": t * S, "row_precision": P, "deviation": deviation}
 
 
 def moved_noise(s2, residual, share, rate, floor):
@@ -339,7 +343,7 @@ def noise_update(likelihood, outputs, y, weights_share, rate, floor):
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------
-def linearized_predictive(activation, likelihood, layers, temperature, x):
+def linearized_predictive(activation, likelihood, layers, temperature, x, y):
     normals, x = [MatrixNormal(**layer) for layer in layers], array(x)
     h = passes(activation, [q.M for q in normals], x)[1][-1]
     by_layer = []
@@ -355,7 +359,8 @@ def linearized_predictive(activation, likelihood, layers, temperature, x):
     out = {"mean": h, "epistemic": V, "epistemic_by_layer": jnp.stack(by_layer)}
     if likelihood["kind"] == "gaussian":
         noise = eye(h.shape[1]) * array(likelihood["noise_variance"])
-        return {**out, "aleatoric": jnp.broadcast_to(noise, V.shape)}
+        density = [multivariate_normal.logpdf(*row) for row in zip(array(y), h, V + noise)]
+        return {**out, "aleatoric": jnp.broadcast_to(noise, V.shape), "log_density": jnp.stack(density)}
     p = probit_probabilities(h, V)
     return {**out, "probabilities": p, "aleatoric": p[:, :, None] * eye(p.shape[1]) - p[:, :, None] * p[:, None, :]}
 

@@ -312,9 +312,12 @@ def heat(gammas, total, width, tempering, max_temperature):
     return min(max_temperature, tempering * total * width / sum(gammas))
 
 
-def tempering(effective_parameters, total, output_width, tempering, max_temperature, column_covariance, row_precision):
+def tempering(effective_parameters, total, output_width, tempering, max_temperature, draw, **posterior):
     t = heat(effective_parameters, total, output_width, tempering, max_temperature)
-    return {"temperature": t, "column_covariance": t * tensor(column_covariance), "row_precision": row_precision}
+    z = tensor(draw)
+    deviation = MatrixNormal(mean=0 * z, **posterior).sample(z, t)
+    S, P = tensor(posterior["column_covariance"]), posterior["row_precision"]
+    return {"temperature": t, "column_covariance": t * S, "row_precision": P, "deviation": deviation}
 
 
 def moved_noise(s2, residual, share, rate, floor):
@@ -329,7 +332,7 @@ def noise_update(likelihood, outputs, y, weights_share, rate, floor):
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------
-def linearized_predictive(activation, likelihood, layers, temperature, x):
+def linearized_predictive(activation, likelihood, layers, temperature, x, y):
     normals, x = [MatrixNormal(**layer) for layer in layers], tensor(x)
     h = passes(activation, [q.M for q in normals], x)[1][-1]
     by_layer = []
@@ -345,7 +348,8 @@ def linearized_predictive(activation, likelihood, layers, temperature, x):
     out = {"mean": h, "epistemic": V, "epistemic_by_layer": torch.stack(by_layer)}
     if likelihood["kind"] == "gaussian":
         noise = eye(h.shape[1]) * tensor(likelihood["noise_variance"])
-        return {**out, "aleatoric": noise.expand(V.shape)}
+        normal = torch.distributions.MultivariateNormal(h, V + noise)
+        return {**out, "aleatoric": noise.expand(V.shape), "log_density": normal.log_prob(tensor(y))}
     p = probit_probabilities(h, V)
     return {**out, "probabilities": p, "aleatoric": torch.diag_embed(p) - p[:, :, None] * p[:, None, :]}
 

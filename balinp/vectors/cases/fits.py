@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..reference import iteration as exact
 from ..reference.exact import MP, lists, matrix
-from .iteration import CLASSES, GAUSSIAN, LITERAL, NATURAL, SETTINGS, STATE_OUT, STATEMENTS, instance, shapes_of
+from .iteration import SETTINGS, STATE_OUT, STATEMENTS
 from .kit import Case, Mistake, Numbers, Operation, Values, eye, scaled, zeros
+from .states import CLASSES, GAUSSIAN, LITERAL, NATURAL, instance, shapes_of
 
 
 def _layer(numbers: Numbers, d: int, k: int, begun: bool) -> Values:

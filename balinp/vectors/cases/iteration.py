@@ -3,127 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 from ..reference import iteration as exact
-from ..reference.exact import MP
-from .kit import Case, Mistake, Numbers, Operation, Values, eye, scaled, zeros
-from .priors import BOUNDS
-
-LITERAL: Values = {
-    "step": "gradient",
-    "step_size": 0.25,
-    "noise": "step",
-    "gradients": "mean",
-    "prior": "tied",
-    "prior_precision": 0.75,
-    "evidence": False,
-    "rate": 1.0,
-    "step_scale": None,
-    "warmup": 0,
-    "tempering": None,
-    "max_temperature": 0.25,
-    "damping": 0.0,
-    "noise_floor": 2.0**-13,
-    "learn_noise": False,
-    "trust_region": False,
-    "precision_bounds": BOUNDS,
-}
-
-
-NATURAL: Values = {
-    **LITERAL,
-    "step": "natural",
-    "gradients": "sampled",
-    "prior": "independent",
-    "prior_precision": 0.125,
-    "evidence": True,
-    "rate": 0.25,
-    "step_scale": 0.125,
-    "warmup": 10,
-    "tempering": 0.5,
-    "learn_noise": True,
-}
-
-
-MEAN: Values = {**NATURAL, "gradients": "mean"}
-
-
-CLASSES: Values = {**NATURAL, "evidence": False, "rate": 0.125, "warmup": 0, "tempering": 0.125, "learn_noise": False}
-
-
-GAUSSIAN: Values = {"kind": "gaussian", "noise_variance": 0.25}
-
-
-PER_OUTPUT: Values = {"kind": "gaussian", "noise_variance": [0.5, 0.25]}
-
-
-def _layer(numbers: Numbers, d: int, k: int, begun: bool) -> Values:
-    if not begun:
-        empty = {"gram": zeros(d, d), "cross": zeros(d, k), "target_gram": zeros(k, k), "curvature": zeros(k, k)}
-        return {
-            "mean": numbers.matrix(d, k, 1.0),
-            "row_precision": eye(d, 0.75),
-            "column_covariance": eye(k),
-            "statistics": {"count": 0.0, **empty},
-            "prior_precision": 0.75,
-            "determined": 0.0,
-        }
-    sums = {
-        "count": 16.0,
-        "gram": scaled(numbers.spd(d, 2.0), 4.0),
-        "cross": numbers.matrix(d, k),
-        "target_gram": numbers.spd(k),
-        "curvature": scaled(numbers.spd(k, 1.0), 8.0),
-    }
-    posterior = {**numbers.posterior(d, k), "mean": numbers.matrix(d, k, 1.0)}
-    posterior["row_precision"] = scaled(posterior["row_precision"], 4.0)
-    return {**posterior, "statistics": sums, "prior_precision": 0.375, "determined": 0.625}
-
-
-def instance(
-    seed: int,
-    settings: Values,
-    widths: tuple[int, ...] = (2, 3, 2),
-    likelihood: Values = GAUSSIAN,
-    activation: str = "tanh",
-    n: int = 5,
-    t: int = 12,
-    total: float | None = None,
-    weighted: bool = False,
-) -> Values:
-    numbers, deep = Numbers(seed), len(widths) > 2
-    layers = [_layer(numbers, d + 1, k, t > 0) for d, k in zip(widths, widths[1:])]
-    state = {
-        "layers": layers,
-        "likelihood": likelihood,
-        "temperature": 0.1875 if t > 0 else 0.0,
-        "step_scale": 1.0 if settings["step_scale"] is None else settings["step_scale"],
-        "iteration": t,
-    }
-    y: Any = numbers.matrix(n, widths[-1]) if likelihood["kind"] == "gaussian" else numbers.integers(n, widths[-1])
-    sampled = settings["gradients"] == "sampled" and deep and t > 0
-    return {
-        "activation": activation,
-        "state": state,
-        "x": numbers.matrix(n, widths[0]),
-        "y": y,
-        "sample_weight": [0.5 + v for v in numbers.integers(n, 3)] if weighted else None,
-        "total": total,
-        "weight_draws": [numbers.matrix(d + 1, k) for d, k in zip(widths, widths[1:])] if sampled else None,
-        "probe_noise": [[float(v) for v in r] for r in numbers.signs(n, widths[-1])]
-        if deep and settings["step"] != "gradient"
-        else None,
-        "settings": settings,
-    }
-
-
-def shapes_of(inputs: Values) -> dict[str, int]:
-    layers = inputs["state"]["layers"]
-    return {
-        "N": len(inputs["x"]),
-        "K0": len(inputs["x"][0]),
-        **{f"K{l + 1}": len(v["column_covariance"]) for l, v in enumerate(layers)},
-    }
+from ..reference.exact import MP, matrix
+from ..reference.network import bound, passes, variances
+from .kit import Case, Mistake, Operation, Values, eye, scaled
+from .states import CLASSES, LITERAL, MEAN, NATURAL, PER_OUTPUT, instance, shapes_of
 
 
 def _iterations() -> list[Case]:
@@ -201,6 +87,25 @@ def _old_rows(i: Values) -> Values:
     return {**out, "layers": [{**layer, "row_precision": old} for layer, old in zip(out["layers"], olds)]}
 
 
+def _gradients_for_probes(i: Values) -> Values:
+    """Noise (h − y)/σ makes of a Gaussian's probe ε/σ its loss gradient (h − y)/σ²."""
+    likelihood = i["state"]["likelihood"]
+    if i["probe_noise"] is None or likelihood["kind"] != "gaussian":
+        return exact.iteration(i)
+    h = passes(i["activation"], exact.drawn_weights(i["state"], i["weight_draws"]), matrix(i["x"]))[1][-1]
+    roots = [MP.sqrt(s) for s in variances(likelihood, h.cols)]
+    noise = [[(h[n, j] - i["y"][n][j]) / roots[j] for j in range(h.cols)] for n in range(h.rows)]
+    return exact.iteration({**i, "probe_noise": noise})
+
+
+def _mean_curvature(i: Values) -> Values:
+    def mean(likelihood: Values, k: int) -> Any:
+        return bound(likelihood, k) / len(i["x"])
+
+    with patch.object(exact, "bound", mean):
+        return exact.iteration(i)
+
+
 def _nothing_determined(state: Values) -> list[Values]:
     return [{**layer, "determined": MP.mpf(0)} for layer in state["layers"]]
 
@@ -234,6 +139,10 @@ MISTAKES = {
         "eq:prior-gradient", "the prior's pull and precision left out", _state_changed(layers=_no_prior)
     ),
     "stale-precision": Mistake("eq:step-form", "P of the last iteration kept beside the new mean", _old_rows),
+    "gradients-for-probes": Mistake(
+        "eq:curvature-probe", "loss gradients back-propagated for probes", _gradients_for_probes
+    ),
+    "mean-for-sum": Mistake("eq:output-curvature", "the output layer's curvature a mean over rows", _mean_curvature),
     "damping-missing": Mistake("eq:step-kinds", "damping left out", _changed(damping=MP.mpf(0))),
     "share-not-carried": Mistake(
         "eq:kronecker-projection", "κ of the last iteration not used", _state_changed(layers=_nothing_determined)
@@ -279,8 +188,9 @@ SETTINGS = (
 
 STATEMENTS = {
     "eq:iteration": "gradients at the drawn weights (means if not sampled), one regression per layer, rules, noise",
-    "eq:statistics": "∑ w_n over rows of (A_l, G_l); hidden curvature ZᵀZ of back-propagated probes, "
-    "the output layer's ∑ w_n B",
+    "eq:statistics": "∑ w_n over rows of (A_l, G_l)",
+    "eq:curvature-probe": "a hidden layer's curvature is ZᵀZ of the probes of noise probe_noise, back-propagated",
+    "eq:output-curvature": "the output layer's curvature is ∑ w_n B, B the likelihood's bound",
     "eq:ema": "(1 − β_t)·old + β_t·(N/m)·new, β_t = max(β, 1/(t + 1))",
     "eq:step-kinds": "B = curvature/count → αI, tr(B)/K I or B + δ tr(B)/K I",
     "eq:tied-prior": "π = λ, Q = B; the prior pulls M by −M",

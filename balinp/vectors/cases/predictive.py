@@ -6,6 +6,7 @@ from typing import Any
 
 from ..reference import predictive as exact
 from ..reference.exact import MP, inverse, lists, matrix, row
+from ..reference.layer import normal_log_density
 from ..reference.network import row_loss, softmax
 from .kit import Case, Mistake, Numbers, Operation, Values
 
@@ -16,12 +17,14 @@ COMMON = {
     "layers": LAYERS,
     "temperature": "every column covariance is multiplied by it",
     "x": "(n, widths[0])",
+    "y": "(n, K); null for categorical",
 }
 OUTPUTS = {
     "mean": "of the network's outputs (n, K)",
     "epistemic": "covariance of the outputs (n, K, K)",
     "aleatoric": "diag(σ²), or of the one-hot label given the weights, averaged (n, K, K)",
     "probabilities": "categorical only (n, K)",
+    "log_density": "of y (n,), in nats, Gaussian only",
 }
 GAUSSIAN = {"kind": "gaussian", "noise_variance": 0.5}
 NETWORKS: tuple[tuple[str, Values, tuple[int, ...], str, int], ...] = (
@@ -43,7 +46,7 @@ def _networks(seed: int, draws: bool) -> list[Case]:
         if draws:
             shapes = list(zip(widths, widths[1:]))
             inputs["draws"] = [[numbers.matrix(d + 1, k) for d, k in shapes] for _ in range(3)]
-            inputs["y"] = numbers.matrix(n, widths[-1]) if likelihood["kind"] == "gaussian" else None
+        inputs["y"] = numbers.matrix(n, widths[-1]) if likelihood["kind"] == "gaussian" else None
         out.append(Case(name, inputs, {"n": n, "S": 3 * draws, **{f"K{l}": k for l, k in enumerate(widths)}}))
     good = out[0].inputs
     first = {**good["layers"][0], "row_precision": [[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]}
@@ -67,6 +70,18 @@ def _inverse_rows(layer: Values) -> Values:
 def _last_layer(i: Values) -> Values:
     right = exact.linearized_predictive(i)
     return {**right, "epistemic": right["epistemic_by_layer"][-1]}
+
+
+def _density(i: Values, times: int) -> Values:
+    """log N(y | h, times · epistemic + noise)."""
+    right = exact.linearized_predictive(i)
+    if i["likelihood"]["kind"] != "gaussian":
+        return right
+    density = []
+    for y, h, V, noise in zip(i["y"], right["mean"], right["epistemic"], right["aleatoric"]):
+        left = (MP.matrix([y]) - MP.matrix([h])).T
+        density.append(normal_log_density(left, times * matrix(V) + matrix(noise)))
+    return {**right, "log_density": density}
 
 
 def _uncentred(i: Values) -> Values:
@@ -151,6 +166,7 @@ OPERATIONS = (
         {
             LINEARIZED: "f(x) ~ N(h_L, temperature · ∑_l (a_l P_l⁻¹ a_lᵀ) J_l Σ_l J_lᵀ)",
             "eq:probit": "p = softmax(h/√(1 + πv/8)), h and v centred over the classes",
+            "eq:predictive-density": "log N(y | h, epistemic + diag(σ²))",
         },
         COMMON,
         {**OUTPUTS, "epistemic_by_layer": "its split, (L, n, K, K)"},
@@ -169,6 +185,10 @@ OPERATIONS = (
             ),
             "columns-squared": Mistake(LINEARIZED, "variance for deviation: J Σ Σ Jᵀ", _layers(_squared_columns)),
             "precision-for-covariance": Mistake(LINEARIZED, "a P aᵀ for a P⁻¹ aᵀ", _layers(_inverse_rows)),
+            "epistemic-twice": Mistake(
+                "eq:predictive-density", "epistemic covariance counted twice in the density", lambda i: _density(i, 2)
+            ),
+            "noise-only": Mistake("eq:predictive-density", "density of the noise alone", lambda i: _density(i, 0)),
             "last-layer-only": Mistake(LINEARIZED, "the last layer's uncertainty only", _last_layer),
         },
     ),
@@ -198,11 +218,10 @@ OPERATIONS = (
             "eq:predictive-density": "log of the mean over s of N(y | h_s, diag(σ²))",
             "eq:predictive-entropy": "−∑ p log p, p the mean over s of softmax(h_s)",
         },
-        {**COMMON, "draws": "z: per draw s, per layer (D, K)", "y": "(n, K); null for categorical"},
+        {**COMMON, "draws": "z: per draw s, per layer (D, K)"},
         {
             **OUTPUTS,
             "draws": "h_s (S, n, K)",
-            "log_density": "of y (n,), Gaussian only",
             "entropy": "of the class probabilities, in nats (n,), categorical only",
         },
         exact.monte_carlo_predictive,

@@ -28,6 +28,7 @@ def _temperatures() -> list[Case]:
             "max_temperature": cap,
             "column_covariance": numbers.spd(2),
             "row_precision": numbers.spd(3),
+            "draw": numbers.matrix(3, 2),
         }
         out.append(Case(name, inputs, {"L": len(gammas), "D": 3, "K": 2}))
     return out
@@ -39,7 +40,9 @@ def _heated(factor: Any) -> Any:
     def wrong(i: Values) -> Values:
         right = exact.tempering(i)
         t = factor(right["temperature"], i)
-        return {**right, "temperature": t, "column_covariance": lists(t * matrix(i["column_covariance"]))}
+        covariance = lists(t * matrix(i["column_covariance"]))
+        deviation = lists(exact.tempered_deviation(t, i))
+        return {**right, "temperature": t, "column_covariance": covariance, "deviation": deviation}
 
     return wrong
 
@@ -61,7 +64,7 @@ def _both(i: Values) -> Values:
 
 
 def _stale(i: Values) -> Values:
-    return {**exact.tempering(i), "column_covariance": i["column_covariance"]}
+    return {**exact.tempering(i), "deviation": lists(exact.tempered_deviation(MP.mpf(1), i))}
 
 
 def _rooted(i: Values) -> Values:
@@ -122,8 +125,14 @@ OPERATIONS = (
             "max_temperature": "the cap",
             "column_covariance": "Σ (K, K)",
             "row_precision": "P (D, D)",
+            "draw": "z (D, K)",
         },
-        {"temperature": "a number", "column_covariance": "tempered Σ (K, K)", "row_precision": "P (D, D)"},
+        {
+            "temperature": "a number",
+            "column_covariance": "tempered Σ (K, K)",
+            "row_precision": "P (D, D)",
+            "deviation": "L⁻ᵀ z Rᵀ, L Lᵀ = P, R Rᵀ = tempered Σ: what sampling adds to the mean (D, K)",
+        },
         exact.tempering,
         _temperatures(),
         {
@@ -137,7 +146,7 @@ OPERATIONS = (
                 _heated(lambda t, i: exact.heat(i["effective_parameters"], i["total"], 1, i)),
             ),
             "both-factors": Mistake("eq:tempering", "P divided too: the temperature counts twice", _both),
-            "stale-factor": Mistake("eq:tempering", "the covariance from before tempering kept", _stale),
+            "stale-factor": Mistake("eq:tempering", "sampling with the factor of Σ from before tempering", _stale),
             "deviation-tempered": Mistake("eq:tempering", "covariance times the root of the temperature", _rooted),
         },
     ),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from .exact import MP, Matrix, Number, derivative, identity, inverse, kronecker, lists, matrix, row, unvec, vec
-from .layer import sample
+from .layer import normal_log_density, sample
 from .network import passes, row_loss, softmax, variances
 
 Values = dict[str, Any]
 
 
 def linearized_predictive(i: Values) -> Values:
-    """eq:linearized-predictive  h(W) ≈ h(M) + J vec(W − M), J by differences of every weight."""
+    """eq:linearized-predictive, eq:predictive-density  h(W) ≈ h(M) + J vec(W − M), J by differences of every weight."""
     kind, means = i["activation"], [matrix(layer["mean"]) for layer in i["layers"]]
     x = matrix(i["x"])
     h = passes(kind, means, x)[1][-1]
@@ -36,8 +36,10 @@ def linearized_predictive(i: Values) -> Values:
         "epistemic_by_layer": [[lists(v) for v in parts] for parts in by_layer],
     }
     if i["likelihood"]["kind"] == "gaussian":
-        noise = lists(MP.diag(variances(i["likelihood"], h.cols)))
-        return {**result, "aleatoric": [noise] * x.rows}
+        noise = MP.diag(variances(i["likelihood"], h.cols))
+        y = matrix(i["y"])
+        density = [normal_log_density((row(y, n) - row(h, n)).T, epistemic[n] + noise) for n in range(x.rows)]
+        return {**result, "aleatoric": [lists(noise)] * x.rows, "log_density": density}
     p = [probit_row(row(h, n), epistemic[n]) for n in range(x.rows)]
     return {**result, "probabilities": p, "aleatoric": [lists(label_covariance(v)) for v in p]}
 

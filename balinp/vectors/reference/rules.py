@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from .exact import MP, Matrix, Number, identity, inverse, kronecker, lists, matrix, squares, trace
+from .layer import sample
 from .network import variances
 
 Values = dict[str, Any]
@@ -78,7 +79,14 @@ def tempering(i: Values) -> Values:
         "temperature": temperature,
         "column_covariance": lists(temperature * matrix(i["column_covariance"])),
         "row_precision": i["row_precision"],
+        "deviation": lists(tempered_deviation(temperature, i)),
     }
+
+
+def tempered_deviation(temperature: Number, i: Values) -> Matrix:
+    """L⁻ᵀ z Rᵀ with L Lᵀ = P and R Rᵀ = temperature · Σ: a draw's distance from the mean."""
+    P, S, z = matrix(i["row_precision"]), temperature * matrix(i["column_covariance"]), matrix(i["draw"])
+    return sample(0 * z, P, S, z)
 
 
 def moved_noise(likelihood: Values, residual: list[Number], share: Number, rate: Number, floor: Number) -> Any:
