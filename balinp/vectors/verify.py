@@ -17,6 +17,7 @@ from .format import EPSILON, flatten, numbers
 
 LEAST_FIT = 0.5  # share of the failures that a mistake must explain to be named
 Pair = tuple[str, str]  # case id, output
+NO_ANSWER = "no answer"
 SAME_ERROR = 0.02  # relative difference up to which an error is the one that a mistake makes
 
 
@@ -40,10 +41,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong with an operation: the statements that are broken, and in words the mistakes that explain it."""
+    """What is wrong with an operation: the statements that are broken, the mistakes that explain it, what else is to say.
+
+    mistakes are texts from the file, the likeliest first; none where no listed mistake explains the failures.
+    """
 
     statements: tuple[str, ...]
-    mistakes: tuple[str, ...]
+    mistakes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def _operation(document: dict[str, Any], answers: dict[str, Any], eps: float) ->
 def _accepted(case: dict[str, Any], answer: dict[str, Any] | None, eps: float) -> Outcome:
     statements, names = tuple(case["statements"]), list(case["expected"])
     if answer is None:
-        return Outcome(case["id"], statements, dict.fromkeys(names, inf), False, "no answer")
+        return Outcome(case["id"], statements, dict.fromkeys(names, inf), False, NO_ANSWER)
     if "error" in answer:
         return Outcome(case["id"], statements, dict.fromkeys(names, inf), False, f"refused: {answer['error']}"[:200])
     got = numbers(answer)
@@ -122,7 +127,7 @@ def _rejected(case: dict[str, Any], answer: dict[str, Any] | None, able: bool) -
     """Refused, by an operation that does not refuse everything."""
     why = ""
     if answer is None:
-        why = "no answer"
+        why = NO_ANSWER
     elif "error" not in answer:
         why = f"accepted, but must be refused: {case['reject']}"
     elif not able:
@@ -134,20 +139,23 @@ def _diagnosis(document: dict[str, Any], outcomes: tuple[Outcome, ...], eps: flo
     """The mistakes whose flags fit the failures best; where none does, the statements of the failing cases."""
     cases = {case["id"]: case for case in document["cases"]}
     wrong = [outcome for outcome in outcomes if not outcome.passed and "reject" not in cases[outcome.case]]
-    notes = [f"{o.case}: {o.why}" for o in outcomes if not o.passed and "reject" in cases[o.case]]
+    notes = []
+    if any(outcome.why.startswith("accepted") for outcome in outcomes):
+        notes.append("inputs that must be refused are not checked")
     if not wrong:
-        return Diagnosis(tuple(document["statements"]), tuple(notes))
-    silent = [outcome for outcome in wrong if outcome.why.startswith(("no answer", "refused: "))]
+        return Diagnosis(tuple(document["statements"]), notes=tuple(notes))
+    silent = [outcome for outcome in wrong if outcome.why.startswith((NO_ANSWER, "refused: "))]
     notes += [f"{len(silent)} cases that must be accepted are not answered: {silent[0].why}"] if silent else []
     wrong = [outcome for outcome in wrong if outcome not in silent]
     if not wrong:
-        return Diagnosis(_statements(silent), tuple(notes))
+        return Diagnosis(_statements(silent), notes=tuple(notes))
     if eps < EPSILON["float32"] and all(
         o.ratios[n] * eps / EPSILON["float32"] < cases[o.case]["compare"][n]["threshold"]
         for o in wrong
         for n in o.ratios
     ):
-        return Diagnosis(_statements(wrong), ("computed in float32: right to that precision only", *notes))
+        notes.append("right in float32: computed in it, or written with too few digits")
+        return Diagnosis(_statements(wrong), notes=tuple(notes))
     failures = {(o.case, name): error for o in wrong for name, error in o.errors.items()}
     for same in (_same_error, _same_place):
         fits = {flag: _fit(flag, document, failures, same) for flag in document["mistakes"]}
@@ -155,10 +163,10 @@ def _diagnosis(document: dict[str, Any], outcomes: tuple[Outcome, ...], eps: flo
         if best >= LEAST_FIT:
             break
     else:
-        return Diagnosis(_statements(wrong), ("none of the listed mistakes explains it", *notes))
+        return Diagnosis(_statements(wrong), notes=("none of the listed mistakes explains it", *notes))
     likely = [document["mistakes"][flag] for flag, fit in fits.items() if fit > best - 1e-9]
     statements = tuple(dict.fromkeys(mistake["statement"] for mistake in likely))
-    return Diagnosis(statements, (*(mistake["text"] for mistake in likely), *notes))
+    return Diagnosis(statements, tuple(mistake["text"] for mistake in likely), tuple(notes))
 
 
 def _fit(flag: str, document: dict[str, Any], failures: dict[Pair, Any], same: Callable[[Any, Any], bool]) -> float:
@@ -201,16 +209,21 @@ def table(reports: list[OperationReport], candidate: dict[str, Any], digest: str
         if report.diagnosis is not None:
             lines += ["", *_failure(report, report.diagnosis)]
     failed = sum(bool(report.failed) for report in reports)
-    cases = sum(len(report.outcomes) for report in reports)
-    lines += ["", f"{len(reports)} operations, {cases} cases: {len(reports) - failed} pass, {failed} WRONG"]
+    cases, wrong = sum(len(report.outcomes) for report in reports), sum(len(report.failed) for report in reports)
+    lines += ["", f"{cases - wrong} of {cases} cases right; {len(reports) - failed} of {len(reports)} operations pass"]
     return "\n".join(lines)
 
 
 def _failure(report: OperationReport, diagnosis: Diagnosis) -> list[str]:
-    lines = [f"{report.operation}: {', '.join(diagnosis.statements)} is broken"]
+    if all(outcome.why == NO_ANSWER for outcome in report.outcomes):
+        return [f"{report.operation}: no case is answered"]
+    verb = "is" if len(diagnosis.statements) == 1 else "are"
+    lines = [f"{report.operation}: {', '.join(diagnosis.statements)} {verb} broken"]
     lines += [f"  likely mistake: {mistake}" for mistake in diagnosis.mistakes[:4]]
+    lines += [f"  note: {note}" for note in diagnosis.notes]
     for outcome in report.failed[:6]:
-        lines.append(f"  {outcome.case}: {outcome.why} (ratio {outcome.worst:.3g})")
+        ratio = "" if outcome.worst == inf else f" (ratio {outcome.worst:.3g})"
+        lines.append(f"  {outcome.case}: {outcome.why}{ratio}")
     if len(report.failed) > 6:
         lines.append(f"  and {len(report.failed) - 6} more")
     return lines
