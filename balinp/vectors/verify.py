@@ -41,7 +41,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong with an operation: the statements that are broken, the mistakes that explain it, what else is to say.
+    """What is wrong with an operation: the broken statements, the mistakes that explain it, and what else is to say.
 
     mistakes are texts from the file, the likeliest first; none where no listed mistake explains the failures.
     """
