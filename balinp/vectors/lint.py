@@ -20,6 +20,7 @@ def problems(folder: Path = FOLDER) -> list[str]:
     """What is wrong with the files in ``folder``, a line each. Raises InvalidArgumentError without jsonschema."""
     try:
         from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import best_match
     except ImportError as error:
         raise InvalidArgumentError(
             f"balinp vectors lint needs jsonschema, which cannot be imported ({error}); pip install 'balinp[test]'"
@@ -29,9 +30,10 @@ def problems(folder: Path = FOLDER) -> list[str]:
     if not documents:
         found.append(f"{folder} has no vector files")
     for name, document in documents.items():
-        errors = [f"{name}.json: {e.json_path}: {e.message[:200]}" for e in validator.iter_errors(document)]
-        found += errors
-        if not errors:
+        first = best_match(validator.iter_errors(document))
+        if first is not None:
+            found.append(f"{name}.json: {first.json_path}: {first.message[:200]}")
+        else:
             found += [f"{name}.json: {problem}" for problem in _document(name, document)]
             if dumps(document) != (folder / f"{name}.json").read_text("utf-8"):
                 found.append(f"{name}.json: not written as generate writes it (spacing, or digits beyond the shortest)")

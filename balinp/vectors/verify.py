@@ -113,9 +113,13 @@ def _accepted(case: dict[str, Any], answer: dict[str, Any] | None, eps: float) -
     rules = case["compare"]
     ratios = {n: ratio(got.get(n), case["expected"][n], rules[n], size, eps) for n in names}
     bad = [name for name in names if not _right(ratios[name], rules[name])]
-    missing = [name for name in bad if name not in got]
-    why = f"no output {', '.join(missing)}" if missing else ", ".join(bad)
     errors = {name: distance(got.get(name), case["expected"][name]) for name in bad}
+    missing = [name for name in bad if name not in got]
+    strange = [name for name in bad if errors[name] is None]
+    why = ", ".join(bad)
+    if missing or strange:
+        fault = "no output" if missing else "no finite numbers of the expected shape in"
+        why = f"{fault} {', '.join(missing or strange)}"
     return Outcome(case["id"], statements, ratios, not bad, why, errors)
 
 
@@ -187,7 +191,7 @@ def _same_error(got: float | None, predicted: float | None) -> bool:
 
 
 def _same_place(got: float | None, predicted: float | None) -> bool:
-    return True
+    return (got is None) == (predicted is None)
 
 
 def _statements(outcomes: list[Outcome]) -> tuple[str, ...]:
