@@ -76,6 +76,11 @@ def _density_with(change: str) -> Any:
     return wrong
 
 
+def _overflowing(i: Values) -> Values:
+    det = MP.det(matrix(i["row_precision"]))
+    return exact.log_density(i) if det < MP.mpf(2) ** 128 else {"log_density": MP.inf}
+
+
 def _entropy_with(change: str) -> Any:
     def wrong(i: Values) -> Values:
         total, normaliser = _log_terms(i, change)
@@ -174,6 +179,9 @@ OPERATIONS = (
         _densities(),
         {
             **{f"log-determinant-{n}": Mistake("eq:log-density", t, _density_with(n)) for n, t in LOGS.items()},
+            "determinant-overflows": Mistake(
+                "eq:log-density", "log of a determinant that overflows float32, for a sum of logs", _overflowing
+            ),
             "normaliser-missing": Mistake("eq:log-density", "DK log 2π left out", _density_with("normaliser")),
             "covariance-for-precision": Mistake(
                 "eq:log-density", "distance measured by the covariance", _density_with("covariance")
