@@ -26,23 +26,20 @@ from .plots import check_picture, classification_figure, regression_figure, save
 from .report import Forecast, aligned, forecast, measure_rows, number, plain
 from .schema import Schema, choose_task
 from .table import Table, listed, read_table
-from .vectors.command import main as vectors
+from .vectors.command import run as run_vectors
 
 TRAIN_SHARE, LEAST_ROWS = 0.9, 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with ``argv`` (default: the process's arguments); the exit code: 0, 2 (refused), 130 (Ctrl-C),
-    and 1 when ``balinp vectors`` finds something wrong.
+    """Run the command with ``argv`` (default: the process's arguments); the exit code: 0, 1 (vectors that
+    something is wrong with), 2 (refused), 130 (Ctrl-C).
 
     A refusal is one line on stderr, ``balinp: error: …``; it raises nothing and leaves no half-written file.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
     try:
-        if given[:1] == ["vectors"]:
-            return vectors(given[1:])
-        arguments = parser().parse_args(given)
-        (_fit if arguments.command == "fit" else _predict)(arguments)
+        arguments = parser().parse_args(argv)
+        code = COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
     except BALIError as error:
         return _fail(str(error))
@@ -58,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
-    return 0
+    return code or 0
 
 
 def _fail(message: str) -> int:
@@ -273,3 +270,10 @@ def _say(text: str) -> None:
 
 def _print_json(facts: dict[str, Any]) -> None:
     print(json.dumps(plain(facts), allow_nan=False))
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "fit": _fit,
+    "predict": _predict,
+    "vectors": run_vectors,
+}

@@ -11,6 +11,7 @@ from typing import NoReturn
 from . import __version__
 from .errors import InvalidArgumentError
 from .schema import TASKS
+from .vectors.command import add_arguments as add_vectors_arguments
 
 EXAMPLES = """examples:
   balinp fit yacht.csv --target residuary_resistance --out yacht.npz --plot yacht.png
@@ -73,7 +74,13 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("table", metavar="NEW.csv", help="the rows to predict")
     predict.add_argument("--out", metavar="PREDICTIONS.csv", help="write here (default: standard output)")
     predict.add_argument("--json", action="store_true", help="print one JSON object (with the predictions if no --out)")
-    commands.add_parser("vectors", help="conformance vectors for ports: lint, generate, run, verify", add_help=False)
+    add_vectors_arguments(
+        commands.add_parser(
+            "vectors",
+            help="conformance vectors for ports: lint, generate, run, verify",
+            description="Conformance vectors for ports of BALI to other languages; docs/porting.md is the guide.",
+        )
+    )
     return top
 
 

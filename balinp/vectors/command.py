@@ -1,37 +1,26 @@
-"""``balinp vectors``: lint, generate, run and verify. Exit code 0: all is well; 1: something is not; 2: refused."""
+"""``balinp vectors``: lint, generate, run and verify. Exit code 0: all is well; 1: something is not."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from ..errors import BALIError, InvalidArgumentError
+from ..errors import InvalidArgumentError
 from ..persistence import write_atomically
-from . import format, run, verify
+from . import format, verify
 from .format import CANDIDATE_FORMAT, EPSILON, FOLDER
+from .run import adapter, candidate
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InvalidArgumentError(f"{message}; see '{self.prog} --help'")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The parser of ``balinp vectors``."""
-    top = _Parser("balinp vectors", description="Conformance vectors for ports of BALI; docs/porting.md is the guide.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``balinp vectors``, added to its ``parser``."""
+    commands = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     lint = commands.add_parser("lint", help="check the files against their schema (needs balinp[test])")
-    lint.add_argument(
-        "folder", nargs="?", type=Path, default=FOLDER, metavar="FOLDER", help="default: the shipped ones"
-    )
+    lint.add_argument("folder", nargs="?", type=Path, default=FOLDER, metavar="FOLDER", help="default: as shipped")
     make = commands.add_parser("generate", help="work the files out in 50-digit arithmetic (needs balinp[test])")
-    make.add_argument(
-        "folder", nargs="?", type=Path, default=FOLDER, metavar="FOLDER", help="default: the shipped ones"
-    )
+    make.add_argument("folder", nargs="?", type=Path, default=FOLDER, metavar="FOLDER", help="default: as shipped")
     make.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a byte would change")
     make.add_argument("--only", type=_names, metavar="OPERATIONS", help="comma-separated; default: all")
     check = commands.add_parser("verify", help="verify a candidate, a JSON file that a port has written")
@@ -43,28 +32,19 @@ def parser() -> argparse.ArgumentParser:
     for command in (check, drive):
         command.add_argument("--only", type=_names, metavar="OPERATIONS", help="comma-separated; default: all")
     commands.add_parser("where", help="print the folder of the vector files")
-    return top
 
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run ``balinp vectors`` with ``argv``; the exit code. A refusal is one line on stderr, as of ``balinp``."""
+def run(arguments: argparse.Namespace) -> int:
+    """Do what ``balinp vectors`` was asked for: 0 when all is well, 1 when something is not; raises BALIError."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # the messages are mathematics
-    try:
-        arguments = parser().parse_args(argv)
-        return {"lint": _lint, "generate": _generate, "verify": _verify, "run": _run, "where": _where}[
-            arguments.command
-        ](arguments)
-    except BALIError as error:
-        print("balinp: error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    except SystemExit as stop:  # --help
-        return int(stop.code or 0)
+    tasks = {"lint": _lint, "generate": _generate, "verify": _verify, "run": _run, "where": _where}
+    return tasks[arguments.task](arguments)
 
 
 def _where(arguments: argparse.Namespace) -> int:
@@ -107,16 +87,17 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    module = run.adapter(arguments.adapter)
+    module = adapter(arguments.adapter)
     names = {"name": getattr(module, "NAME", arguments.adapter), "versions": getattr(module, "VERSIONS", {})}
-    made = run.candidate(module.answer, format.load(), arguments.dtype, arguments.only, **names)
+    made = candidate(module.answer, format.load(), arguments.dtype, arguments.only, **names)
     if arguments.out is not None:
         text = json.dumps(made, allow_nan=False) + "\n"
         write_atomically(arguments.out, lambda file: file.write(text.encode()))
     return _report(made, arguments.only)
 
 
-def _report(candidate: dict, only: list[str] | None) -> int:
-    reports = verify.verify(candidate, format.load(), only)
-    print(verify.table(reports, candidate, format.digest()))
+def _report(made: dict, only: list[str] | None) -> int:
+    vectors = format.load()
+    reports = verify.verify(made, vectors, only)
+    print(verify.table(reports, made, format.digest(vectors)))
     return int(not reports or any(report.failed for report in reports))
