@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from balinp.backend import NUMPY
 from balinp.cli import main
+from balinp.settings import Settings
 from balinp.vectors import compare, format, run, verify
 from balinp.vectors.package import PackageAdapter
 
@@ -60,6 +62,15 @@ def test_statements_are_those_of_the_code():
     text = "".join(p.read_text("utf-8") for p in (ROOT / "balinp").rglob("*.py") if "vectors" not in p.parts)
     known = set(re.findall(r"eq:[a-z-]+", text)) | {"eq:initial-weights"}
     assert {statement for document in VECTORS.values() for statement in document["statements"]} <= known
+
+
+def test_every_setting_is_an_input():
+    """A new setting has to be stated in cases/states.py: no case may lean on a default."""
+    of_the_loop = {"batch_size", "block_rows", "max_iterations", "tolerance", "patience"}
+    names = {field.name for field in fields(Settings)} - of_the_loop
+    for operation in ("iteration", "epoch", "fit"):
+        for case in VECTORS[operation]["cases"]:
+            assert set(case["inputs"]["settings"]) - {"precision_bounds", "batch_size"} == names, case["id"]
 
 
 def test_every_operation_of_the_issue_has_its_edges():
