@@ -199,6 +199,25 @@ def test_the_reference_agrees_with_itself():
             assert abs(difference) < 1e-40
 
 
+@pytest.mark.parametrize(("operation", "name"), [("epoch", "even-batches"), ("fit", "natural"), ("fit", "linear")])
+def test_the_reference_has_the_digits_it_says(operation, name):
+    """Worked out with 20 more digits, nothing changes before the 40th: no number has passed through a float."""
+    pytest.importorskip("mpmath")
+    from balinp.vectors.generate import exact
+    from balinp.vectors.reference import iteration
+    from balinp.vectors.reference.exact import MP
+
+    case = next(c for c in VECTORS[operation]["cases"] if c["id"] == f"{operation}/{name}")
+    results = []
+    for digits in (MP.dps, MP.dps + 20):
+        with MP.workdps(digits):
+            results.append(format.flatten(getattr(iteration, operation)(exact(case["inputs"]))))
+    short, long = results
+    for output, value in long.items():
+        pairs = zip(np.ravel(np.array(short[output], dtype=object)), np.ravel(np.array(value, dtype=object)))
+        assert all(abs(a - b) <= 1e-40 * max(abs(b), 1) for a, b in pairs), output
+
+
 # --- verify and run --------------------------------------------------------------------------------------------------
 def changed(only, change):
     """The package's answers to some operations, changed case by case."""

@@ -6,7 +6,6 @@ prior_precision, determined), likelihood, temperature, step_scale, iteration.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 from . import rules
@@ -154,7 +153,7 @@ def iteration(i: Values) -> Values:
             }
         )
     hot = rules.heat(gammas, total, width, settings) if t + 1 >= settings["warmup"] else MP.mpf(0)
-    likelihood = deepcopy(state["likelihood"])
+    likelihood = dict(state["likelihood"])
     if likelihood["kind"] == "gaussian" and settings["learn_noise"] and t >= settings["warmup"]:
         share = hot * sum(gammas) / (total * width) if i["weight_draws"] is None else MP.mpf(0)
         errors = [r / count for r in residual]
