@@ -197,7 +197,9 @@ _MAKERS: dict[str, Callable[[], Backend]] = {"numpy": lambda: NUMPY, "cupy": _cu
 
 
 def register_backend(name: str, make: Callable[[], Backend]) -> None:
-    """Let ``get_backend(name)`` and the estimators know another backend; ``make`` is called when it is asked for."""
+    """Let ``get_backend(name)`` and the estimators know another backend; ``make`` is called when it is asked for.
+    (eq:precision)
+    """
     _MAKERS[name] = make
     get_backend.cache_clear()
 

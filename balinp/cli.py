@@ -30,13 +30,14 @@ from .plots import check_picture, classification_figure, regression_figure, save
 from .report import Forecast, aligned, forecast, measure_rows, number, plain
 from .schema import Schema, choose_task
 from .table import Table, listed, read_table
+from .vectors.command import run as run_vectors
 
 TRAIN_SHARE, LEAST_ROWS = 0.9, 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with ``argv`` (default: the process's arguments); the exit code: 0, 1 (an audit that found
-    something), 2 (refused), 130 (Ctrl-C).
+    """Run the command with ``argv`` (default: the process's arguments); the exit code: 0, 1 (an audit or vectors that
+    found something wrong), 2 (refused), 130 (Ctrl-C).
 
     A refusal is one line on stderr, ``balinp: error: …``; it raises nothing and leaves no half-written file.
     """
@@ -279,4 +280,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "fit": _fit,
     "predict": _predict,
     "audit": run_audit,
+    "vectors": run_vectors,
 }

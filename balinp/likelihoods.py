@@ -38,11 +38,17 @@ class Gaussian:
     def loss(self, h: Array, y: Array) -> Array:
         """−log p(y_n | h_n) in nats, (N,).   (eq:gaussian-loss)"""
         xp, s2 = self.backend.xp, self._variance(h)
-        return xp.sum((h - y) ** 2 / s2 + xp.log(s2), axis=1) / 2 + h.shape[1] * log(2 * pi) / 2
+        return xp.sum(self._error(h, y) ** 2 / s2 + xp.log(s2), axis=1) / 2 + h.shape[1] * log(2 * pi) / 2
 
     def gradient(self, h: Array, y: Array) -> Array:
         """∂ℓ_n/∂h_n = (h_n − y_n)/σ², (N, K).   (eq:gaussian-gradient)"""
-        return (h - y) / self._variance(h)
+        return self._error(h, y) / self._variance(h)
+
+    def _error(self, h: Array, y: Array) -> Array:
+        """h − y (N, K); raises InvalidArgumentError unless y has the shape of h, where broadcasting would go wrong."""
+        if y.shape != h.shape:
+            raise InvalidArgumentError(f"y must have the shape of the outputs, {h.shape}, got {y.shape}")
+        return h - y
 
     def curvature(self, h: Array) -> Array:
         """∂²ℓ/∂h² = diag(1/σ²), exact and therefore its own bound; (N, K, K).   (eq:gaussian-curvature)
@@ -92,8 +98,11 @@ class Categorical:
     backend: Backend = NUMPY
 
     def _one_hot(self, y: Array, h: Array) -> Array:
+        """One-hot rows as they are, or those of labels 0 … K − 1; raises InvalidArgumentError for another label."""
         if y.ndim == 2:
             return y
+        if bool(self.backend.xp.any((y < 0) | (y >= h.shape[1]))):
+            raise InvalidArgumentError(f"labels must be integers from 0 to {h.shape[1] - 1}, got one outside")
         return (y[:, None] == self.backend.xp.arange(h.shape[1])[None, :]).astype(h.dtype)
 
     def loss(self, h: Array, y: Array) -> Array:

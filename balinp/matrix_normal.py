@@ -62,7 +62,7 @@ class MatrixNormal:
 
     @cached_property
     def traces(self) -> tuple[float, float]:
-        """(tr P⁻¹, tr Σ) as Python numbers, fetched together."""
+        """(tr P⁻¹, tr Σ) as Python numbers, fetched together.   (eq:effective-parameters)"""
         rows, columns = self.backend.floats(self.row_covariance_trace, self.backend.xp.trace(self.column_covariance))
         return rows, columns
 

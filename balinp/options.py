@@ -12,6 +12,7 @@ from . import __version__
 from .audit.command import add_arguments as add_audit_arguments
 from .errors import InvalidArgumentError
 from .schema import TASKS
+from .vectors.command import add_arguments as add_vectors_arguments
 
 EXAMPLES = """examples:
   balinp fit yacht.csv --target residuary_resistance --out yacht.npz --plot yacht.png
@@ -76,6 +77,13 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="print one JSON object (with the predictions if no --out)")
     add_audit_arguments(
         commands.add_parser("audit", help="check the chain from formulas to derivations, code and tests")
+    )
+    add_vectors_arguments(
+        commands.add_parser(
+            "vectors",
+            help="conformance vectors for ports: lint, generate, run, verify",
+            description="Conformance vectors for ports of BALI to other languages; docs/porting.md is the guide.",
+        )
     )
     return top
 

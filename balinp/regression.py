@@ -66,13 +66,17 @@ def layer_posterior(
 
     Shapes: statistics.gram (D, D), statistics.cross (D, K), noise_covariance Σ (K, K);
     result mean (D, K).
-    Raises NotPositiveDefiniteError, naming the first failing pivot, if P is not positive definite.
+    Raises NotPositiveDefiniteError, naming the first failing pivot, if P is not positive definite,
+    InvalidArgumentError if the mean is not a number.
     """
     _check_prior(statistics, prior)
     P = prior.precision + statistics.gram  # eq:layer-posterior
     right = prior.linear_term + statistics.cross
     precision = MatrixNormal(right, P, noise_covariance, backend)  # its factor of P serves the mean, then the caller
-    return precision.with_mean(backend.cho_solve(precision.row_factor, right))
+    mean = backend.cho_solve(precision.row_factor, right)
+    if bool(backend.xp.any(mean != mean)):
+        raise InvalidArgumentError("the posterior mean is not a number: statistics.cross or the prior's mean holds NaN")
+    return precision.with_mean(mean)
 
 
 def log_evidence(

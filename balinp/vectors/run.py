@@ -1,0 +1,97 @@
+"""Answer the vectors with a Python adapter and make a candidate of the answers.
+
+An adapter is a module with ``answer(operation, inputs, dtype)``: inputs as in the file (lists, numbers, text, null),
+outputs by name as anything that has ``tolist()``, lists or numbers; per-layer outputs as lists of dictionaries or by
+their dotted names. It refuses bad inputs by raising. Optional: NAME, VERSIONS (a dictionary).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Collection
+from importlib import import_module
+from math import isfinite
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import InvalidArgumentError
+from .format import CANDIDATE_FORMAT, EPSILON, flatten, numbers
+
+Answer = Callable[[str, dict[str, Any], str], dict[str, Any]]
+
+
+def adapter(name: str) -> ModuleType:
+    """The module called ``name``, or in the file ``name`` if it ends in .py; raises InvalidArgumentError without it."""
+    try:
+        if not name.endswith(".py"):
+            module = import_module(name)
+        else:
+            path = Path(name)
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            if spec is None or spec.loader is None or not path.is_file():
+                raise ImportError(f"there is no file {name}")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module  # dataclasses look there
+            spec.loader.exec_module(module)
+    except ImportError as error:
+        raise InvalidArgumentError(f"cannot import the adapter {name}: {error}") from error
+    if not callable(getattr(module, "answer", None)):
+        raise InvalidArgumentError(f"the adapter {name} must have a function answer(operation, inputs, dtype)")
+    return module
+
+
+def candidate(
+    answer: Answer,
+    vectors: dict[str, dict[str, Any]],
+    dtype: str = "float64",
+    only: Collection[str] | None = None,
+    name: str = "candidate",
+    versions: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """The candidate of an adapter's answers to all cases, or to those of the operations in ``only``.
+
+    Raises InvalidArgumentError for another dtype or an unknown operation.
+    """
+    if dtype not in EPSILON:
+        raise InvalidArgumentError(f"dtype must be one of {sorted(EPSILON)}, got {dtype!r}")
+    unknown = sorted(set(only or ()) - set(vectors))
+    if unknown:
+        raise InvalidArgumentError(f"there is no operation {unknown[0]!r}; the operations are {', '.join(vectors)}")
+    answers = {
+        case["id"]: _answered(answer, operation, case["inputs"], dtype, _per_layer(document))
+        for operation, document in vectors.items()
+        if only is None or operation in only
+        for case in document["cases"]
+    }
+    return {
+        "format": CANDIDATE_FORMAT,
+        "name": name,
+        "dtype": dtype,
+        "versions": versions or {},
+        "answers": answers,
+    }
+
+
+def _per_layer(document: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(name[:-2] for name in document["outputs"] if name.endswith(".l"))
+
+
+def _answered(answer: Answer, operation: str, inputs: Any, dtype: str, per_layer: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        outputs = answer(operation, numbers(inputs), dtype)
+        return {name: _plain(value) for name, value in flatten(outputs, per_layer).items() if value is not None}
+    except Exception as error:  # whatever an adapter refuses with
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
+
+
+def _plain(value: Any) -> Any:
+    """Lists of numbers, with "NaN" and the infinities as text."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not isfinite(value):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -1,0 +1,534 @@
+"""BALI in PyTorch, in one file; every gradient by autograd, so that it also checks hand-written backward passes.
+
+    pip install balinp torch
+    balinp vectors run --adapter examples/ports/torch_port.py [--dtype float32]
+
+A function per operation of balinp/vectors/v1, from its inputs to its outputs; ``answer`` is what the command calls.
+Rows are data, A (N, D) carries a ones column, W ~ MN(M, P⁻¹, Σ) means Cov(vec W) = Σ ⊗ P⁻¹.
+"""
+
+import math
+import platform
+
+import torch
+from torch.nn import functional
+
+NAME = "PyTorch port"
+VERSIONS = {"torch": torch.__version__, "python": platform.python_version()}
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "gelu": functional.gelu, "identity": lambda h: h}
+
+
+def answer(operation, inputs, dtype):
+    torch.set_default_dtype(getattr(torch, dtype))
+    return globals()[operation](**inputs)
+
+
+def tensor(values, columns=None):
+    array = torch.as_tensor(values, dtype=torch.get_default_dtype())
+    return array if columns is None else array.reshape(-1, columns)
+
+
+def eye(n):
+    return torch.eye(n)
+
+
+def cholesky(matrix):
+    """Lower L with L Lᵀ = matrix; raises if there is none."""
+    L, info = torch.linalg.cholesky_ex(matrix)
+    if info != 0 or not torch.isfinite(L.diagonal()).all():
+        raise ValueError("not positive definite")
+    return L
+
+
+def inverse(matrix):
+    return torch.cholesky_inverse(cholesky(matrix))
+
+
+def log_det(matrix):
+    return 2 * cholesky(matrix).diagonal().log().sum()
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+def activation(activation, outputs):
+    h = tensor(outputs).requires_grad_()
+    value = ACTIVATIONS[activation](h)
+    (derivative,) = torch.autograd.grad(value.sum(), h)
+    return {"value": value.detach(), "derivative": derivative}
+
+
+def passes(activation, weights, x):
+    """(A_l, H_l) of every layer."""
+    A, H = [], []
+    for W in weights:
+        a = ACTIVATIONS[activation](H[-1]) if H else x
+        A.append(torch.cat([a, torch.ones(len(a), 1)], dim=1))
+        H.append(A[-1] @ W)
+    return A, H
+
+
+def forward(activation, weights, x):
+    A, H = passes(activation, [tensor(w) for w in weights], tensor(x))
+    return {"inputs": A, "outputs": H}
+
+
+def gradients(H, outputs, seed):
+    """∂(outputs · seed)/∂H_l for every layer, by autograd."""
+    return torch.autograd.grad(outputs, H, seed, retain_graph=True)
+
+
+def backward(activation, weights, x, output_gradient):
+    H = passes(activation, [tensor(w).requires_grad_() for w in weights], tensor(x))[1]
+    return {"gradients": list(gradients(H, H[-1], tensor(output_gradient)))}
+
+
+# --- likelihoods ------------------------------------------------------------------------------------------------------
+def losses(likelihood, h, y):
+    """−log p(y_n | h_n) in nats."""
+    if likelihood["kind"] == "categorical":
+        labels = torch.tensor(y)
+        if labels.min() < 0:  # cross_entropy would skip one of its labels, −100, in silence
+            raise ValueError("unknown label")
+        return functional.cross_entropy(h, labels, reduction="none")
+    y, s2 = tensor(y), tensor(likelihood["noise_variance"])
+    if y.shape != h.shape or not (s2 > 0).all():
+        raise ValueError(f"shapes {y.shape} and {h.shape}, variance {s2}")
+    return ((h - y) ** 2 / s2 + torch.log(2 * math.pi * s2)).sum(1) / 2
+
+
+def likelihood_loss(likelihood, outputs, y):
+    return {"loss": losses(likelihood, tensor(outputs), y)}
+
+
+def likelihood_gradient(likelihood, outputs, y):
+    h = tensor(outputs).requires_grad_()
+    return {"gradient": torch.autograd.grad(losses(likelihood, h, y).sum(), h)[0]}
+
+
+def bound(likelihood, k):
+    """The curvature bound (K, K)."""
+    if likelihood["kind"] == "categorical":
+        return (eye(k) - 1 / k) / 2
+    return eye(k) / tensor(likelihood["noise_variance"])
+
+
+def likelihood_curvature(likelihood, outputs):
+    n, k = len(outputs), len(outputs[0])
+    return {"curvature": bound(likelihood, k).expand(n, k, k)}
+
+
+def likelihood_probe(likelihood, noise):
+    return {"probe": probes(likelihood, tensor(noise))}
+
+
+def probes(likelihood, noise):
+    if likelihood["kind"] == "categorical":
+        return (noise - noise.mean(1, keepdim=True)) / math.sqrt(2)
+    return noise / tensor(likelihood["noise_variance"]).sqrt()
+
+
+def step_curvature(B, kind, step_size=1.0, damping=0.0):
+    """S⁻¹ of a step kind, from the mean curvature B."""
+    k = len(B)
+    if kind == "gradient":
+        return eye(k) / step_size
+    return B.trace() / k * eye(k) if kind == "isotropic" else B + damping * B.trace() / k * eye(k)
+
+
+def pseudo_targets(outputs, gradients, curvature, step):
+    S = inverse(step_curvature(tensor(curvature), **step))
+    return {"step": S, "targets": tensor(outputs) - tensor(gradients) @ S}
+
+
+# --- one layer --------------------------------------------------------------------------------------------------------
+def sums(A, T, weights, Z):
+    """The statistics of a layer's regression of T on A, with probes Z."""
+    if len(T) != len(A):
+        raise ValueError("rows differ")
+    w = torch.ones(len(A)) if weights is None else tensor(weights)
+    if (w < 0).any():
+        raise ValueError("negative weight")
+    WA, WT, WZ = (w[:, None] * v for v in (A, T, Z))
+    return {"count": w.sum(), "gram": A.T @ WA, "cross": A.T @ WT, "target_gram": T.T @ WT, "curvature": Z.T @ WZ}
+
+
+def combine(a, b, left, right):
+    return {name: left * a[name] + right * b[name] for name in a}
+
+
+def statistics(D, K, inputs, targets, weights, probes):
+    A, T = tensor(inputs, D), tensor(targets, K)
+    return sums(A, T, weights, torch.zeros(T.shape) if probes is None else tensor(probes, K))
+
+
+def block_sum(D, K, blocks):
+    total, *others = (statistics(D, K, **block) for block in blocks)
+    for other in others:
+        total = combine(total, other, 1, 1)
+    return total
+
+
+def ema_step(D, K, statistics, batch, total, rate):
+    new = globals()["statistics"](D, K, **batch)
+    old = {name: tensor(statistics[name]) for name in new}
+    return combine(old, new, 1 - rate, rate * total / float(new["count"]))
+
+
+def layer_posterior(gram, cross, prior_mean, prior_precision, noise_covariance):
+    prior, right = tensor(prior_precision), tensor(cross)
+    P = prior + tensor(gram)
+    M = torch.cholesky_solve(prior @ tensor(prior_mean) + right, cholesky(P))
+    if not torch.isfinite(M).all():
+        raise ValueError("not finite")
+    return {"mean": M, "row_precision": P}
+
+
+def step_form(mean, gram, inputs, gradients, weight, step, prior_mean, prior_precision, scale):
+    M, A, G, S, prior = (tensor(v) for v in (mean, inputs, gradients, step, prior_precision))
+    right = weight * A.T @ G @ S + prior @ (M - tensor(prior_mean))
+    return {"mean": M - scale * torch.cholesky_solve(right, cholesky(tensor(gram) + prior))}
+
+
+def evidence(s, M0, prior, S):
+    """log p(T) from sums, by the determinant lemma and Woodbury's identity."""
+    P, right = prior + s["gram"], prior @ M0 + s["cross"]
+    white = torch.linalg.solve_triangular(cholesky(P), right, upper=False)
+    square = s["target_gram"] + M0.T @ prior @ M0 - white.T @ white
+    k = len(S)
+    logs = s["count"] * (k * math.log(2 * math.pi) + log_det(S)) + k * (log_det(P) - log_det(prior))
+    return -(logs + (inverse(S) @ square).trace()) / 2
+
+
+def log_evidence(inputs, targets, prior_mean, prior_precision, noise_covariance):
+    M0 = tensor(prior_mean)
+    s = statistics(*M0.shape, inputs, targets, None, None)
+    return {"log_evidence": evidence(s, M0, tensor(prior_precision), tensor(noise_covariance))}
+
+
+class MatrixNormal:
+    """W ~ MN(M, P⁻¹, Σ) with P = L Lᵀ and Σ = R Rᵀ."""
+
+    def __init__(self, mean, row_precision, column_covariance, **rest):
+        self.M, self.P, self.S = tensor(mean), tensor(row_precision), tensor(column_covariance)
+        if self.P.shape != (len(self.M),) * 2 or self.S.shape != (self.M.shape[1],) * 2:
+            raise ValueError("shapes")
+
+    def sample(self, z, temperature=1.0):
+        rows = torch.linalg.solve_triangular(cholesky(self.P).T, z, upper=True)
+        return self.M + rows @ cholesky(temperature * self.S).T
+
+    def log_determinant(self):
+        d, k = self.M.shape
+        return d * log_det(self.S) - k * log_det(self.P)
+
+
+def distance(q, difference):
+    """tr(Σ⁻¹ dᵀ P d)."""
+    white = cholesky(q.P).T @ difference
+    return (torch.linalg.solve_triangular(cholesky(q.S), white.T, upper=False) ** 2).sum()
+
+
+def log_density(w, **normal):
+    q = MatrixNormal(**normal)
+    logs = q.M.numel() * math.log(2 * math.pi) + q.log_determinant()
+    return {"log_density": -(distance(q, tensor(w) - q.M) + logs) / 2}
+
+
+def entropy(**normal):
+    q = MatrixNormal(**normal)
+    total = q.log_determinant()
+    return {"log_determinant": total, "entropy": (q.M.numel() * (1 + math.log(2 * math.pi)) + total) / 2}
+
+
+def kl_divergence(first, second):
+    p, q = MatrixNormal(**first), MatrixNormal(**second)
+    traces = (q.P * inverse(p.P)).sum() * (inverse(q.S) * p.S).sum()
+    logs = q.log_determinant() - p.log_determinant()
+    return {"kl_divergence": (traces + distance(q, p.M - q.M) - p.M.numel() + logs) / 2}
+
+
+def natural_parameters(**normal):
+    q = MatrixNormal(**normal)
+    Q = inverse(q.S)
+    return {"precision": torch.kron(Q.contiguous(), q.P), "linear": q.P @ q.M @ Q}
+
+
+def sampling(draws, **normal):
+    q = MatrixNormal(**normal)
+    return {"weights": torch.stack([q.sample(tensor(z)) for z in draws])}
+
+
+def layer_predictive(inputs, **normal):
+    q, a = MatrixNormal(**normal), tensor(inputs)
+    variances = (a @ inverse(q.P) * a).sum(1)
+    return {"mean": a @ q.M, "covariance": variances[:, None, None] * q.S}
+
+
+# --- the rules --------------------------------------------------------------------------------------------------------
+def kronecker(prior, B, tau, sigma, determined):
+    """(π, Q) of a layer's posterior precision Q ⊗ (U + πI)."""
+    if prior == "tied":
+        return tau, B
+    b = float((B * sigma).sum() / sigma.trace())
+    return tau / b, determined * B + (1 - determined) * b * eye(len(B))
+
+
+def kronecker_form(prior, curvature, prior_precision, column_covariance, determined):
+    pi, Q = kronecker(prior, tensor(curvature), prior_precision, tensor(column_covariance), determined)
+    return {"row_prior": pi, "column_precision": Q}
+
+
+def counts(prior, P, pi, tau, sigma):
+    """(κ, γ)."""
+    (d, k), rows = (len(P), len(sigma)), float(inverse(P).trace())
+    kappa = 1 - pi * rows / d
+    return kappa, k * d * kappa if prior == "tied" else max(d * k - tau * rows * float(sigma.trace()), 0.0)
+
+
+def effective_parameters(prior, gram, row_prior, prior_precision, column_covariance):
+    U = tensor(gram)
+    P = U + row_prior * eye(len(U))
+    kappa, gamma = counts(prior, P, row_prior, prior_precision, tensor(column_covariance))
+    return {"determined": kappa, "effective_parameters": gamma}
+
+
+def length(prior, M, Q):
+    """‖M‖² as the prior measures it."""
+    return float((M * M).sum() if prior == "independent" else (M @ Q * M).sum())
+
+
+def updated(tau, gamma, norm, rate, bounds):
+    target = min(max(gamma / norm, bounds["low"]), bounds["high"]) if norm > 0 else bounds["high"]
+    return tau ** (1 - rate) * target**rate
+
+
+def mackay(prior, mean, step, prior_precision, effective_parameters, most, rate, bounds):
+    norm = length(prior, tensor(mean), inverse(tensor(step)))
+    return {"prior_precision": updated(prior_precision, min(effective_parameters, most), norm, rate, bounds)}
+
+
+def heat(gammas, total, width, tempering, max_temperature):
+    if tempering is None or len(gammas) == 1:
+        return 1.0
+    return min(max_temperature, tempering * total * width / sum(gammas))
+
+
+def tempering(effective_parameters, total, output_width, tempering, max_temperature, draw, **posterior):
+    t = heat(effective_parameters, total, output_width, tempering, max_temperature)
+    z = tensor(draw)
+    deviation = MatrixNormal(mean=0 * z, **posterior).sample(z, t)
+    S, P = tensor(posterior["column_covariance"]), posterior["row_precision"]
+    return {"temperature": t, "column_covariance": t * S, "row_precision": P, "deviation": deviation}
+
+
+def moved_noise(s2, residual, share, rate, floor):
+    """σ² after one update, from the mean squared residual of every output."""
+    residual = residual if s2.ndim else residual.mean()
+    return ((1 - rate) * s2 + rate * (residual + s2 * share)).clamp(min=floor)
+
+
+def noise_update(likelihood, outputs, y, weights_share, rate, floor):
+    residual = ((tensor(outputs) - tensor(y)) ** 2).mean(0)
+    return {"noise_variance": moved_noise(tensor(likelihood["noise_variance"]), residual, weights_share, rate, floor)}
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+def linearized_predictive(activation, likelihood, layers, temperature, x, y):
+    normals, x = [MatrixNormal(**layer) for layer in layers], tensor(x)
+    h = passes(activation, [q.M for q in normals], x)[1][-1]
+    by_layer = []
+    for l, q in enumerate(normals):
+
+        def outputs(W, l=l):
+            weights = [W if i == l else p.M for i, p in enumerate(normals)]
+            return passes(activation, weights, x)[1][-1]
+
+        J = torch.func.jacrev(outputs)(q.M)  # ∂h/∂W, (n, K_L, D, K)
+        by_layer.append(temperature * torch.einsum("nadk,de,kj,nbej->nab", J, inverse(q.P), q.S, J))
+    V = torch.stack(by_layer).sum(0)
+    out = {"mean": h, "epistemic": V, "epistemic_by_layer": torch.stack(by_layer)}
+    if likelihood["kind"] == "gaussian":
+        noise = eye(h.shape[1]) * tensor(likelihood["noise_variance"])
+        normal = torch.distributions.MultivariateNormal(h, V + noise)
+        return {**out, "aleatoric": noise.expand(V.shape), "log_density": normal.log_prob(tensor(y))}
+    p = probit_probabilities(h, V)
+    return {**out, "probabilities": p, "aleatoric": torch.diag_embed(p) - p[:, :, None] * p[:, None, :]}
+
+
+def probit_probabilities(h, V):
+    centre = eye(h.shape[1]) - 1 / h.shape[1]
+    v = (centre @ V @ centre).diagonal(dim1=1, dim2=2)
+    return torch.softmax(h @ centre / (1 + math.pi / 8 * v).sqrt(), dim=1)
+
+
+def probit(logits, covariance):
+    return {"probabilities": probit_probabilities(tensor(logits), tensor(covariance))}
+
+
+def monte_carlo_predictive(activation, likelihood, layers, temperature, x, draws, y):
+    normals, x = [MatrixNormal(**layer) for layer in layers], tensor(x)
+    sampled = [[q.sample(tensor(z), temperature) for q, z in zip(normals, draw)] for draw in draws]
+    h = torch.stack([passes(activation, weights, x)[1][-1] for weights in sampled])
+    left = h - h.mean(0)
+    out = {"draws": h, "mean": h.mean(0), "epistemic": torch.einsum("sni,snj->nij", left, left) / len(h)}
+    if likelihood["kind"] == "gaussian":
+        noise = eye(h.shape[2]) * tensor(likelihood["noise_variance"])
+        logs = torch.stack([-losses(likelihood, one, y) for one in h])
+        density = torch.logsumexp(logs, 0) - math.log(len(h))
+        return {**out, "aleatoric": noise.expand(out["epistemic"].shape), "log_density": density}
+    each = torch.softmax(h, dim=2)
+    p = each.mean(0)
+    aleatoric = torch.diag_embed(p) - torch.einsum("sni,snj->nij", each, each) / len(h)
+    return {**out, "probabilities": p, "aleatoric": aleatoric, "entropy": -(p * p.log()).sum(1)}
+
+
+# --- whole iterations -------------------------------------------------------------------------------------------------
+def read_state(state):
+    """The state of the JSON file with tensors."""
+    layers = []
+    for layer in state["layers"]:
+        arrays = {name: tensor(layer[name]) for name in ("mean", "row_precision", "column_covariance")}
+        layers.append({**layer, **arrays, "statistics": {n: tensor(v) for n, v in layer["statistics"].items()}})
+    return {**state, "layers": layers}
+
+
+def iteration(activation, state, x, y, sample_weight, total, weight_draws, probe_noise, settings):
+    return stepped(activation, read_state(state), x, y, sample_weight, total, weight_draws, probe_noise, settings)
+
+
+def stepped(activation, state, x, y, sample_weight, total, weight_draws, probe_noise, settings):
+    """One iteration on a batch: the new state."""
+    layers, likelihood, t = state["layers"], state["likelihood"], state["iteration"]
+    beta = max(settings["rate"], 1 / (t + 1))
+    weights = [layer["mean"] for layer in layers]
+    if weight_draws is not None:
+        normals = [MatrixNormal(**layer) for layer in layers]
+        weights = [q.sample(tensor(z), state["temperature"]) for q, z in zip(normals, weight_draws)]
+    w = torch.ones(len(x)) if sample_weight is None else tensor(sample_weight)
+    x = tensor(x)
+    A, H = passes(activation, [W.clone().requires_grad_() for W in weights], x)
+    each = losses(likelihood, H[-1], y)
+    G, Z = gradients(H, each.sum(), None), [torch.zeros(h.shape) for h in H]
+    if probe_noise is not None:
+        Z = list(gradients(H, H[-1], probes(likelihood, tensor(probe_noise))))
+    A, H, each = [a.detach() for a in A], [h.detach() for h in H], each.detach()
+    loss, count = float(w @ each), float(w.sum())
+    if not math.isfinite(loss):
+        raise ValueError("the loss is not finite")
+    batches = [sums(a, g, w, z) for a, g, z in zip(A, G, Z)]
+    k = H[-1].shape[1]
+    batches[-1]["curvature"] = count * bound(likelihood, k)
+    n = count if total is None else total
+    parts = [regression(layer, b, n / count, beta, settings) for layer, b in zip(layers, batches)]
+    scale = following = beta if settings["step_scale"] is None else settings["step_scale"]
+    if settings["trust_region"]:
+
+        def objective(s):
+            moved = [W + s * r["delta"] for W, r in zip(weights, parts)]
+            fit = n / count * float(w @ losses(likelihood, passes(activation, moved, x)[1][-1], y))
+            taus = [layer["prior_precision"] for layer in layers]
+            norms = [length(settings["prior"], a["mean"] + s * r["delta"], r["Q"]) for a, r in zip(layers, parts)]
+            return fit + sum(tau * norm for tau, norm in zip(taus, norms)) / 2
+
+        scale, following = trusted(objective, min(state["step_scale"], scale), scale)
+    new, gammas = [], []
+    for layer, r in zip(layers, parts):
+        tau, prior = layer["prior_precision"], settings["prior"]
+        M = layer["mean"] + scale * r["delta"]
+        kappa, gamma = counts(prior, r["P"], r["pi"], tau, r["sigma"])
+        gammas.append(gamma)
+        if settings["evidence"] and t + 1 >= settings["warmup"]:
+            capped = min(gamma, 0.9 * n * k)
+            tau = updated(tau, capped, length(prior, M, r["Q"]), beta, settings["precision_bounds"])
+        new.append(
+            {
+                "mean": M,
+                "row_precision": r["P"],
+                "column_covariance": r["sigma"],
+                "statistics": r["running"],
+                "prior_precision": tau,
+                "determined": kappa,
+                "effective_parameters": gamma,
+                "log_evidence": r["evidence"],
+            }
+        )
+    warm = t + 1 >= settings["warmup"]
+    hot = heat(gammas, n, k, settings["tempering"], settings["max_temperature"]) if warm else 0.0
+    if likelihood["kind"] == "gaussian" and settings["learn_noise"] and t >= settings["warmup"]:
+        residual = w @ (H[-1] - tensor(y)) ** 2 / count
+        share = hot * sum(gammas) / (n * k) if weight_draws is None else 0.0
+        s2 = moved_noise(tensor(likelihood["noise_variance"]), residual, share, beta, settings["noise_floor"])
+        likelihood = {**likelihood, "noise_variance": s2.tolist()}
+    return {
+        "layers": new,
+        "likelihood": likelihood,
+        "temperature": hot,
+        "step_scale": following,
+        "iteration": t + 1,
+        "training_loss": loss / count,
+    }
+
+
+def regression(layer, batch, factor, beta, settings):
+    """A layer's exact regression on its pseudo-targets, centred on its mean: the full step Δ and what belongs to it."""
+    prior, tau, M = settings["prior"], layer["prior_precision"], layer["mean"]
+    running = combine(layer["statistics"], batch, 1 - beta, beta * factor)
+    batch = {name: factor * value for name, value in batch.items()}
+    kind = {"kind": settings["step"], "step_size": settings["step_size"], "damping": settings["damping"]}
+    B = step_curvature(running["curvature"] / running["count"], **kind)
+    pi, Q = kronecker(prior, B, tau, layer["column_covariance"], layer["determined"])
+    S, P = inverse(Q), running["gram"] + pi * eye(len(M))
+    pull = -M if prior == "tied" else -tau / pi * M @ S
+    delta = torch.cholesky_solve(pi * pull - batch["cross"] @ S, cholesky(P))
+    sigma = S
+    if settings["noise"] == "residual":
+        cross = -delta.T @ batch["cross"] @ S
+        sigma = (S @ batch["target_gram"] @ S - cross - cross.T + delta.T @ batch["gram"] @ delta) / batch["count"]
+        sigma = sigma + settings["damping"] * sigma.trace() / len(sigma) * eye(len(sigma))
+    targets = {**running, "cross": -running["cross"] @ S, "target_gram": S @ running["target_gram"] @ S}
+    found = evidence(targets, pull, pi * eye(len(M)), sigma)
+    return {"running": running, "P": P, "Q": Q, "pi": pi, "sigma": sigma, "delta": delta, "evidence": found}
+
+
+def trusted(objective, scale, largest):
+    """(the share of the step that is taken, the one to begin with next time)."""
+    before = objective(0.0)
+    for _ in range(12):
+        if objective(scale) <= before:
+            return scale, min(1.5 * scale, largest)
+        scale *= 0.3
+    return 0.0, scale
+
+
+def epoch(activation, state, x, y, permutation, batches, settings):
+    state, n, loss = read_state(state), len(x), 0.0
+    for b, draws in enumerate(batches):
+        rows = permutation[n * b // len(batches) : n * (b + 1) // len(batches)]
+        part = [x[r] for r in rows], [y[r] for r in rows]
+        state = stepped(activation, state, *part, None, float(n), **draws, settings=settings)
+        loss += state["training_loss"] * len(rows)
+    return {**state, "training_loss": loss / n}
+
+
+def fit(activation, likelihood, x, y, initial_draws, iterations, settings):
+    layers = []
+    for l, z in enumerate(initial_draws):
+        Z = tensor(z)
+        d, k = Z.shape
+        M = Z * math.sqrt(2 / (d - 1))
+        M[-1] = Z[-1] if l == 0 else 0.0
+        tau = settings["prior_precision"] * (d - 1 if settings["prior"] == "independent" else 1)
+        empty = sums(torch.zeros(0, d), torch.zeros(0, k), None, torch.zeros(0, k))
+        M = M if len(initial_draws) > 1 else 0 * M
+        posterior = {"mean": M, "row_precision": tau * eye(d), "column_covariance": eye(k)}
+        layers.append({**posterior, "statistics": empty, "prior_precision": tau, "determined": 0.0})
+    state = {"layers": layers, "likelihood": likelihood, "temperature": 0.0, "iteration": 0,
+             "step_scale": settings["step_scale"] or 1.0}  # fmt: skip
+    history = {"training_loss": [], "temperature": []}
+    for draws in iterations:
+        state = stepped(activation, state, x, y, None, None, **draws, settings=settings)
+        history["training_loss"].append(state["training_loss"])
+        history["temperature"].append(state["temperature"])
+        if likelihood["kind"] == "gaussian":
+            history.setdefault("noise_variance", []).append(state["likelihood"]["noise_variance"])
+    names = ("mean", "row_precision", "column_covariance", "prior_precision")
+    return {"layers": [{name: layer[name] for name in names} for layer in state["layers"]], **history}
