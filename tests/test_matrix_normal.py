@@ -201,7 +201,7 @@ def test_trace_of_the_row_covariance(q):
     assert_residual(ratio, "tr P⁻¹", "row-covariance-trace")
 
 
-@pytest.mark.equation("eq:tempering")
+@pytest.mark.equation("eq:tempering", "eq:matrix-normal")
 @given(q=matrix_normals(), temperature=st.sampled_from([0.25, 1.0, 3.0]), warm=st.booleans())
 def test_tempering_scales_the_covariance_and_leaves_the_caches_true(q, temperature, warm):
     if warm:  # the factors are known before, and must not be handed on where they are no longer true
