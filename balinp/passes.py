@@ -117,3 +117,24 @@ def data_loss(
         loss = likelihood.loss(mlp.forward(weights, x[rows]).outputs[-1], y[rows])
         total += float(mlp.backend.xp.sum(loss) if sample_weight is None else sample_weight[rows] @ loss)
     return total
+
+
+def data_spread(
+    mlp: MLP,
+    likelihood: Likelihood,
+    weights: Sequence[Array],
+    means: Sequence[Array],
+    x: Array,
+    settings: Settings,
+    sample_weight: Array | None,
+) -> float:
+    """∑ w_n (h_n − h̄_n) B_n (h_n − h̄_n)ᵀ: how far the outputs h at drawn ``weights`` lie from h̄ at the ``means``, in
+    the likelihood's curvature B_n, over all rows.   (eq:output-spread)
+    """
+    xp, total = mlp.backend.xp, 0.0
+    for rows in blocks(len(x), settings.block_rows):
+        mean = mlp.forward(means, x[rows]).outputs[-1]
+        d = mlp.forward(weights, x[rows]).outputs[-1] - mean
+        each = xp.einsum("ni,nij,nj->n", d, likelihood.curvature(mean), d)
+        total += float(xp.sum(each) if sample_weight is None else sample_weight[rows] @ each)
+    return total
