@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +42,7 @@ class BALIEstimator(Parameters, ABC):
     """
 
     _preset: str | None
+    x_scaler_: Standardizer
     state_: BALIState
     history_: list[IterationRecord]
     n_features_in_: int
@@ -96,16 +98,21 @@ class BALIEstimator(Parameters, ABC):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, test: tuple[Any, Any] | None, callback: Callback | None) -> Self:
         self._check_parameters()
-        x, targets, weight = self._moved(self._prepare_data(X, y, sample_weight), get_backend(self.backend))
+        data = self._prepare_data(X, y, sample_weight)
         generator = as_generator(self.random_state)
         self._predict_seed = int(generator.integers(2**63))
-        settings = self._fit_settings(len(x))
+        settings = self._fit_settings(len(data[0]))
+        relevance = self._relevance(*data, settings)
+        if relevance is not None:
+            self.x_scaler_ = replace(self.x_scaler_, scale=self.x_scaler_.scale / relevance)
+            data = (data[0] * relevance.astype(self._dtype), *data[1:])
+        x, targets, weight = self._moved(data, get_backend(self.backend))
         watched = None if test is None else self._moved(self._later_data(*test, None), get_backend(self.backend))[:2]
         result = fit(
             x, targets, self._network(), self._likelihood(), generator, settings, None, None, watched, weight, callback
         )
         self._generator = generator
-        self.state_ = result.state
+        self.state_ = self._calibrated(result.state, *data, settings)
         self.history_ = [self._in_units(record) for record in result.history]
         self.n_iter_, self.converged_ = result.state.iteration, result.converged
         self.n_rows_seen_ = float(len(x) if weight is None else weight.sum())
@@ -273,6 +280,18 @@ class BALIEstimator(Parameters, ABC):
 
     @abstractmethod
     def _likelihood(self) -> Likelihood: ...
+
+    def _relevance(
+        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings
+    ) -> np.ndarray | None:
+        """How much each input counts, (d,), as a first fit says; None: all alike."""
+        return None
+
+    def _calibrated(
+        self, state: BALIState, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings
+    ) -> BALIState:
+        """What held-out rows say better than the training rows, put into the fitted state."""
+        return state
 
     @abstractmethod
     def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:

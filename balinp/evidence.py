@@ -98,12 +98,23 @@ def updated_prior_precision(prior_precision: float, gamma: float, norm: float, r
     return float(prior_precision ** (1 - rate) * target**rate)
 
 
-def temperature(gammas: list[float], count: float, outputs: int, settings: Settings) -> float:
-    """min(max_temperature, tempering · N · outputs/∑γ): no more effective parameters than the data can determine.
+def updated_share(share: float, spread: float, heat: float, targets: float, rate: float) -> float:
+    """Effective parameters per target as the outputs show them: spread/(T · N · outputs), damped in log space like τ.
+    (eq:output-spread)
+
+    ``spread`` is data_spread of one draw at temperature T = ``heat`` over N · outputs ``targets``. The sum of the
+    layers' γ counts what the Kronecker factors claim; this counts what the outputs of a draw do.
+    """
+    measured = spread / (heat * targets)
+    return float(share ** (1 - rate) * max(measured, 1e-12) ** rate) if measured < float("inf") else share
+
+
+def temperature(share: float, layers: int, settings: Settings) -> float:
+    """min(max_temperature, tempering / share) for ``share`` effective parameters per target.
     (eq:tempering, eq:conjugate-layer, eq:rank-bound)
 
     A single layer's posterior is exact and is never tempered.
     """
-    if settings.tempering is None or len(gammas) == 1:
+    if settings.tempering is None or layers == 1:
         return 1.0
-    return min(settings.max_temperature, settings.tempering * count * outputs / max(sum(gammas), 1e-12))
+    return min(settings.max_temperature, settings.tempering / max(share, 1e-12))

@@ -120,3 +120,26 @@ def data_loss(
         block = mlp.backend.xp.sum(loss) if sample_weight is None else sample_weight[rows] @ loss
         total = total + block.astype("float64")
     return float(total)
+
+
+def data_spread(
+    mlp: MLP,
+    likelihood: Likelihood,
+    weights: Sequence[Array],
+    means: Sequence[Array],
+    x: Array,
+    settings: Settings,
+    sample_weight: Array | None,
+) -> float:
+    """∑ w_n (h_n − h̄_n) B_n (h_n − h̄_n)ᵀ: how far the outputs h at drawn ``weights`` lie from h̄ at the ``means``, in
+    the likelihood's curvature B_n, over all rows.   (eq:output-spread)
+    """
+    xp = mlp.backend.xp
+    total: Any = 0.0
+    for rows in blocks(len(x), settings.block_rows):
+        mean = mlp.forward(means, x[rows]).outputs[-1]
+        d = mlp.forward(weights, x[rows]).outputs[-1] - mean
+        each = xp.einsum("ni,nij,nj->n", d, likelihood.curvature(mean), d)
+        block = xp.sum(each) if sample_weight is None else sample_weight[rows] @ each
+        total = total + block.astype("float64")
+    return float(total)

@@ -34,7 +34,7 @@ _LAYER_NUMBERS = {  # with the arguments of _number that say what they may be
     "effective_parameters": (-1,),
     "log_evidence": (),
 }
-_STATE_NUMBERS = ("temperature", "step_scale", "iteration", "training_loss")
+_STATE_NUMBERS = ("temperature", "step_scale", "iteration", "training_loss", "parameters_per_target")
 _BIT_GENERATORS = (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 
 
@@ -248,7 +248,8 @@ def _unpacked_state(
         layers.append(LayerState(posterior, sums, *(_number(numbers, n, *may) for n, may in _LAYER_NUMBERS.items())))
     state = header["state"]
     rest = _number(state, "temperature", 0), _number(state, "step_scale", 0, 1), _count(state, "iteration")
-    return BALIState(mlp, likelihood, tuple(layers), *rest, _number(state, "training_loss"))
+    last = _number(state, "training_loss"), _number(state, "parameters_per_target", 0)
+    return BALIState(mlp, likelihood, tuple(layers), *rest, *last)
 
 
 def _unpacked_record(record: dict[str, Any]) -> IterationRecord:

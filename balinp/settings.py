@@ -28,8 +28,8 @@ class Settings:
     step_scale: the share of the way to the layer's new posterior mean that one iteration goes, β included; None: β_t,
         which makes the step the moving average over the natural parameters (eq:ema).
     warmup: iterations at the mean, with noise and prior held fixed, before sampling and re-estimation begin.
-    tempering: covariances are multiplied by min(max_temperature, tempering · N · outputs / effective parameters);
-        None: never.
+    tempering: covariances are multiplied by min(max_temperature, tempering / effective parameters per target), counted
+        by what a draw does to the outputs; None: never.
     damping: δ of S = Σ = (B + δ tr(B)/K · I)⁻¹; with the tied prior B may need it to be invertible.
     noise_floor: the smallest noise variance that learning may reach; learn_noise=False keeps it as given.
     trust_region: the step is cut until the objective falls (at the weights the gradient was taken at) and grows again
@@ -52,8 +52,8 @@ class Settings:
     rate: float = 0.3
     step_scale: float | None = 0.15
     warmup: int = 10
-    tempering: float | None = 0.5
-    max_temperature: float = 0.25
+    tempering: float | None = 0.2
+    max_temperature: float = 0.15
     damping: float = 0.0
     noise_floor: float = 1e-4
     learn_noise: bool = True
@@ -138,12 +138,12 @@ def _integer(name: str, value: Any, least: int, optional: bool) -> None:
 PRESETS = {
     None: Settings(),
     "classification": Settings(
-        prior_precision=0.001,
+        prior_precision=0.015,
         evidence=False,
         rate=0.1,
         step_scale=0.1,
         warmup=0,
-        tempering=0.1,
+        max_temperature=1.0,
         tolerance=0.001,
         patience=120,
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 from .backend import Array
@@ -21,14 +22,17 @@ from .evidence import (
     step_curvature,
     temperature,
     updated_prior_precision,
+    updated_share,
 )
 from .likelihoods import Gaussian, Likelihood
 from .matrix_normal import MatrixNormal
 from .mlp import MLP
-from .passes import data_loss, data_sums
+from .passes import data_loss, data_spread, data_sums
 from .regression import Prior, layer_posterior, log_evidence
 from .settings import Settings
 from .statistics import LayerStatistics
+
+SPREAD_ROWS = 1024  # an iteration over more rows measures the spread of the outputs only so often
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class LayerState:
 @dataclass(frozen=True)
 class BALIState:
     """A network in training. ``temperature`` 0 means: not yet sampled, weights at the mean. ``step_scale`` is the trust
-    region's present value; ``training_loss`` the mean loss in nats that the last iteration met."""
+    region's present value; ``training_loss`` the mean loss in nats that the last iteration met;
+    ``parameters_per_target`` what the temperature is set by."""
 
     mlp: MLP
     likelihood: Likelihood
@@ -56,6 +61,7 @@ class BALIState:
     step_scale: float
     iteration: int = 0
     training_loss: float = float("nan")
+    parameters_per_target: float = 0.0
 
     @property
     def means(self) -> list[Array]:
@@ -186,18 +192,24 @@ def bali_step(
         before = n / count * sums.loss + _penalty(state.layers, regressions, 0.0, settings.prior)
         scale, next_scale = trusted_scale(objective, before, min(state.step_scale, largest), largest)
     layers = [_moved(layer, regression, scale, settings.prior) for layer, regression in zip(state.layers, regressions)]
-    gammas, most = [layer.effective_parameters for layer in layers], n * mlp.widths[-1]
-    heat = temperature(gammas, n, mlp.widths[-1], settings) if t + 1 >= settings.warmup else 0.0
+    gamma, most = sum(layer.effective_parameters for layer in layers), n * mlp.widths[-1]
+    share = gamma / most
+    if sampled:
+        share = state.parameters_per_target
+        if t % ceil(count / SPREAD_ROWS) == 0:
+            spread = data_spread(mlp, likelihood, weights, state.means, x, settings, sample_weight)
+            share = updated_share(share, spread, state.temperature, count * mlp.widths[-1], rate)
+    heat = temperature(share, len(layers), settings) if t + 1 >= settings.warmup else 0.0
     if settings.evidence and t + 1 >= settings.warmup:
         layers = [_reweighed(layer, r, rate, 0.9 * most, settings.prior) for layer, r in zip(layers, regressions)]
     if isinstance(likelihood, Gaussian) and settings.learn_noise and t >= settings.warmup:
         residual = sums.squared_residual / count
         if not sampled:  # a draw's residual carries the weights' uncertainty; the mean's lacks it
-            residual = residual + likelihood.noise_variance * (heat * sum(gammas) / most)
+            residual = residual + likelihood.noise_variance * (heat * gamma / most)
         likelihood = likelihood.moved_towards(residual, rate, settings.noise_floor)  # eq:noise-update
     last = layers[-1].statistics
     likelihood = likelihood.referred_to(last.curvature / last.count)
-    return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, sums.loss / count)
+    return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, sums.loss / count, share)
 
 
 def _moved(layer: LayerState, regression: LayerRegression, scale: float, prior: str) -> LayerState:
