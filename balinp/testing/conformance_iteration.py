@@ -29,7 +29,8 @@ LITERAL = {
     "tempering": None,
     "learn_noise": False,
 }
-LEARNING = {"evidence": True, "learn_noise": True, "tempering": 0.05, "warmup": 2, "rate": 0.4, "step_scale": 0.2}
+LEARNING = {"evidence": True, "learn_noise": True, "warmup": 2, "rate": 0.4, "step_scale": 0.2}
+LEARNING |= {"tempering": 0.05, "max_temperature": 0.25}
 KINDS: tuple[dict[str, Any], ...] = (
     LITERAL,
     {**LITERAL, **LEARNING, "step": "natural", "damping": 0.1},
@@ -126,8 +127,10 @@ def iteration(core: Any, seed: int) -> Iterator[Measurement]:
                     condition = float(np.linalg.cond(dense.P))
                     got = ratio(layer.log_evidence, expected, "float64", scale, condition)
                     yield "eq:log-evidence", f"of layer {l}, {what}", got
-            residual = y[rows] - _outputs(weights, x[rows])
-            yield from _learnt(before, state, layers, kind, total, residual, f"iteration {t}, {what}")
+            drawn = _outputs(weights, x[rows])
+            moved = drawn - _outputs(mean_weights(before), x[rows])
+            left = y[rows] - drawn, moved
+            yield from _learnt(before, state, layers, kind, total, left, f"iteration {t}, {what}")
 
 
 def _layer(layer: Any, dense: Any, kind: dict[str, Any], what: str, last: bool) -> Iterator[Measurement]:
@@ -155,16 +158,24 @@ def _layer(layer: Any, dense: Any, kind: dict[str, Any], what: str, last: bool) 
 
 
 def _learnt(
-    before: Any, state: Any, layers: Any, kind: dict[str, Any], total: float, left: np.ndarray, what: str
+    before: Any, state: Any, layers: Any, kind: dict[str, Any], total: float, left: tuple[np.ndarray, ...], what: str
 ) -> Iterator[Measurement]:
-    """Temperature, prior precisions and noise variance after an iteration."""
+    """Temperature, prior precisions and noise variance after an iteration with residuals ``left[0]``, its outputs
+    ``left[1]`` from those of the means."""
     t, beta = before.iteration, max(kind["rate"], 1 / (before.iteration + 1))
     gammas = [max(dense.gamma, 0.0) for dense in layers]
     condition = 100.0 * max(float(np.linalg.cond(dense.precision)) for dense in layers)
-    heat = 0.0
+    heat, share, s2 = 0.0, sum(gammas) / total, float(before.likelihood.noise_variance)
+    if kind["gradients"] == "sampled" and before.temperature > 0:
+        measured = np.sum(left[1] ** 2) / s2 / (before.temperature * left[1].size)
+        share = before.parameters_per_target ** (1 - beta) * measured**beta
+    got = ratio(state.parameters_per_target, share, "float64", condition=condition)
+    yield "eq:output-spread", f"parameters per target, {what}", got
     if t + 1 >= kind["warmup"]:
-        heat = 1.0 if kind["tempering"] is None else min(0.25, kind["tempering"] * total / sum(gammas))
-    yield "eq:tempering", f"temperature, {what}", ratio(state.temperature, heat, "float64", condition=condition)
+        heat = 1.0 if kind["tempering"] is None else min(kind["max_temperature"], kind["tempering"] / share)
+    got = ratio(state.temperature, heat, "float64", condition=condition)
+    yield "eq:tempering", f"temperature, {what}", got
+    yield "eq:rank-bound", f"temperature, {what}", got
     for l, (layer, dense, gamma) in enumerate(zip(state.layers, layers, gammas, strict=True)):
         M, expected = np.asarray(layer.posterior.mean), dense.tau
         if kind["evidence"] and t + 1 >= kind["warmup"]:
@@ -173,9 +184,9 @@ def _learnt(
             expected = dense.tau ** (1 - beta) * target**beta
         got = ratio(layer.prior_precision, expected, "float64", condition=condition)
         yield "eq:mackay", f"layer {l}, {what}", got
-    s2 = expected_variance = float(before.likelihood.noise_variance)
+    expected_variance = s2
     if kind["learn_noise"] and t >= kind["warmup"]:
-        residual = float(np.mean(left**2))
+        residual = float(np.mean(left[0] ** 2))
         if kind["gradients"] == "mean":
             residual += s2 * heat * sum(gammas) / total
         expected_variance = (1 - beta) * s2 + beta * residual
@@ -251,6 +262,8 @@ CHECKS = (
             "eq:determined-share": "κ = 1 − π tr(P⁻¹)/D",
             "eq:effective-parameters": "γ = DK − tr(prior precision · covariance)",
             "eq:tempering": "tempering multiplies the covariance, and nothing else",
+            "eq:rank-bound": "temperature min(max_temperature, tempering/s), s effective parameters per target",
+            "eq:output-spread": "s ← s^(1−β) (∑ (h − h̄) B (h − h̄)ᵀ/(T·N·outputs))^β of the draw",
             "eq:mackay": "τ ← τ^(1−β) (γ/‖M‖²)^β",
             "eq:noise-update": "σ² ← max((1 − β)σ² + β·residual/N, floor)",
             "eq:log-evidence": "log p(T), T ~ MN(A M₀, I + A Λ₀⁻¹ Aᵀ, Σ)",

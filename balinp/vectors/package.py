@@ -6,6 +6,7 @@ This half has the rules, the predictions and the iterations; ``package_layer`` t
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from math import prod
 from typing import Any
@@ -96,9 +97,11 @@ class PackageAdapter(LayerAdapter):
         if (bounds["low"], bounds["high"]) != PRECISION_BOUNDS:
             raise InvalidArgumentError(f"the package's bounds are {PRECISION_BOUNDS}, got {bounds}")
 
-    def tempering(self, total: float, output_width: int, tempering: Any, max_temperature: float, **i: Any) -> Values:
+    def tempering(
+        self, parameters_per_target: float, layers: int, tempering: Any, max_temperature: float, **i: Any
+    ) -> Values:
         settings = Settings(tempering=tempering, max_temperature=max_temperature)
-        heat = temperature(i["effective_parameters"], total, output_width, settings)
+        heat = temperature(parameters_per_target, layers, settings)
         S, P = self._array(i["column_covariance"]), self._array(i["row_precision"])
         q, z = MatrixNormal(self.backend.xp.zeros((len(P), len(S)), dtype=P.dtype), P, S, self.backend), i["draw"]
         q.sample(self._array(z))  # whatever it keeps, it has now
@@ -124,6 +127,7 @@ class PackageAdapter(LayerAdapter):
         temperature: float,
         step_scale: float = 1.0,
         iteration: int = 0,
+        parameters_per_target: float = 0.0,
     ) -> BALIState:
         mlp, states = self._mlp(activation, [layer["mean"] for layer in layers]), []
         for layer, (d, k) in zip(layers, mlp.shapes, strict=True):
@@ -132,7 +136,8 @@ class PackageAdapter(LayerAdapter):
             sums = self._given(layer.get("statistics", empty))
             rest = layer.get("prior_precision", 1.0), layer.get("determined", 0.0)
             states.append(LayerState(self._normal(**layer), sums, *rest))
-        return BALIState(mlp, self._likelihood(likelihood), tuple(states), temperature, step_scale, iteration)
+        begun = BALIState(mlp, self._likelihood(likelihood), tuple(states), temperature, step_scale, iteration)
+        return replace(begun, parameters_per_target=parameters_per_target)
 
     def _predicted(self, p: Predictive, names: tuple[str, ...]) -> Values:
         return {name: getattr(p, name) for name in names if getattr(p, name) is not None}
@@ -174,7 +179,8 @@ class PackageAdapter(LayerAdapter):
             for layer in state.layers
         ]
         out = {"layers": layers, "temperature": state.temperature, "step_scale": state.step_scale,
-               "iteration": state.iteration, "training_loss": state.training_loss}  # fmt: skip
+               "iteration": state.iteration, "training_loss": state.training_loss,
+               "parameters_per_target": state.parameters_per_target}  # fmt: skip
         if isinstance(state.likelihood, Gaussian):
             out["likelihood"] = {"noise_variance": state.likelihood.noise_variance}
         return out

@@ -317,14 +317,14 @@ def mackay(prior, mean, step, prior_precision, effective_parameters, most, rate,
     return {"prior_precision": updated(prior_precision, min(effective_parameters, most), norm, rate, bounds)}
 
 
-def heat(gammas, total, width, tempering, max_temperature):
-    if tempering is None or len(gammas) == 1:
+def heat(share, layers, tempering, max_temperature):
+    if tempering is None or layers == 1:
         return 1.0
-    return min(max_temperature, tempering * total * width / sum(gammas))
+    return min(max_temperature, tempering / max(share, 1e-12))
 
 
-def tempering(effective_parameters, total, output_width, tempering, max_temperature, draw, **posterior):
-    t = heat(effective_parameters, total, output_width, tempering, max_temperature)
+def tempering(parameters_per_target, layers, tempering, max_temperature, draw, **posterior):
+    t = heat(parameters_per_target, layers, tempering, max_temperature)
     z = array(draw)
     deviation = MatrixNormal(mean=0 * z, **posterior).sample(z, t)
     S, P = array(posterior["column_covariance"]), posterior["row_precision"]
@@ -461,7 +461,14 @@ def stepped(activation, state, x, y, sample_weight, total, weight_draws, probe_n
             }
         )
     warm = t + 1 >= settings["warmup"]
-    hot = heat(gammas, n, k, settings["tempering"], settings["max_temperature"]) if warm else 0.0
+    per_target = sum(gammas) / (n * k)
+    if weight_draws is not None:
+        per_target = state["parameters_per_target"]
+        if t % math.ceil(count / 1024) == 0:
+            d = H[-1] - passes(activation, [layer["mean"] for layer in layers], x)[1][-1]
+            spread = float(w @ (d @ bound(likelihood, k) * d).sum(1))
+            per_target = per_target ** (1 - beta) * (spread / (state["temperature"] * count * k)) ** beta
+    hot = heat(per_target, len(layers), settings["tempering"], settings["max_temperature"]) if warm else 0.0
     if likelihood["kind"] == "gaussian" and settings["learn_noise"] and t >= settings["warmup"]:
         residual = w @ (H[-1] - array(y)) ** 2 / count
         share = hot * sum(gammas) / (n * k) if weight_draws is None else 0.0
@@ -474,6 +481,7 @@ def stepped(activation, state, x, y, sample_weight, total, weight_draws, probe_n
         "step_scale": following,
         "iteration": t + 1,
         "training_loss": loss / count,
+        "parameters_per_target": per_target,
     }
 
 
@@ -530,7 +538,7 @@ def fit(activation, likelihood, x, y, initial_draws, iterations, settings):
         posterior = {"mean": M, "row_precision": tau * eye(d), "column_covariance": eye(k)}
         layers.append({**posterior, "statistics": empty, "prior_precision": tau, "determined": 0.0})
     state = {"layers": layers, "likelihood": likelihood, "temperature": 0.0, "iteration": 0,
-             "step_scale": settings["step_scale"] or 1.0}  # fmt: skip
+             "parameters_per_target": 0.0, "step_scale": settings["step_scale"] or 1.0}  # fmt: skip
     history = {"training_loss": [], "temperature": []}
     for draws in iterations:
         state = stepped(activation, state, x, y, None, None, **draws, settings=settings)

@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 from ..reference import iteration as exact
+from ..reference import rules
 from ..reference.exact import MP, matrix
 from ..reference.network import bound, passes, variances
 from .kit import Case, Mistake, Operation, Values, eye, scaled
@@ -116,6 +117,36 @@ def _identity_columns(state: Values) -> list[Values]:
             zip(k, state["layers"])]  # fmt: skip
 
 
+def _with_rule(name: str, other: Any) -> Any:
+    """The iteration with another rule: other(i, right) in place of ``right``, the rule of that name."""
+
+    def wrong(i: Values) -> Values:
+        with patch.object(rules, name, other(i, getattr(rules, name))):
+            return exact.iteration(i)
+
+    return wrong
+
+
+def _claimed(i: Values, right: Any) -> Any:
+    after = exact.iteration({**i, "settings": {**i["settings"], "evidence": False}})
+    gamma = sum(layer["effective_parameters"] for layer in after["layers"])
+    total = sum(i["sample_weight"] or [MP.mpf(1)] * len(i["x"])) if i["total"] is None else i["total"]
+    return lambda *_: gamma / (total * len(i["state"]["layers"][-1]["column_covariance"]))
+
+
+def _undamped(i: Values, right: Any) -> Any:
+    return lambda share, found, temperature, targets, rate: right(share, found, temperature, targets, MP.mpf(1))
+
+
+def _heated(i: Values, right: Any) -> Any:
+    return lambda share, found, temperature, targets, rate: right(share, found, MP.mpf(1), targets, rate)
+
+
+def _euclidean(i: Values, right: Any) -> Any:
+    unit = {"kind": "gaussian", "noise_variance": MP.mpf(1)}
+    return lambda likelihood, drawn, central, weights: right(unit, drawn, central, weights)
+
+
 MISTAKES = {
     "batch-weight-missing": Mistake(
         "eq:ema", "the batch not scaled by N/m", lambda i: exact.iteration({**i, "total": None})
@@ -134,6 +165,18 @@ MISTAKES = {
         "eq:tempering",
         "weights drawn with a stale factor of Σ, not tempered",
         _state_changed(temperature=lambda s: MP.mpf(1)),
+    ),
+    "share-claimed": Mistake(
+        "eq:output-spread", "s by the sum of γ while sampling too", _with_rule("updated_share", _claimed)
+    ),
+    "share-not-damped": Mistake(
+        "eq:output-spread", "the measured s without its average", _with_rule("updated_share", _undamped)
+    ),
+    "spread-heated": Mistake(
+        "eq:output-spread", "the spread not divided by the temperature", _with_rule("updated_share", _heated)
+    ),
+    "spread-without-curvature": Mistake(
+        "eq:output-spread", "squared distances of outputs, not in units of the noise", _with_rule("spread", _euclidean)
     ),
     "prior-missing": Mistake(
         "eq:prior-gradient", "the prior's pull and precision left out", _state_changed(layers=_no_prior)
@@ -178,6 +221,7 @@ STATE_OUT = {
     "step_scale": "the trust region's next; otherwise η",
     "iteration": "t + 1",
     "training_loss": "mean loss that the iteration met, in nats",
+    "parameters_per_target": "s, which sets the temperature",
 }
 
 
@@ -200,7 +244,9 @@ STATEMENTS = {
     "eq:residual-covariance": 'noise "residual": Σ = (T − AΔ)ᵀ(T − AΔ)/N + δ tr/K I, T = −G S',
     "eq:trust-region": "η cut by 0.3 until N/m ∑ℓ + ½∑ τ‖M‖² falls, grown by 1.5 after",
     "eq:mackay": "τ by evidence from the new M and γ up to 0.9 N K_L, once t + 1 ≥ warmup",
-    "eq:tempering": "temperature from the γ of all layers, once t + 1 ≥ warmup; draws are tempered by the state's",
+    "eq:tempering": "min(max_temperature, tempering/s), once t + 1 ≥ warmup; draws are tempered by the state's",
+    "eq:output-spread": "s = ∑γ/(N K_L) at the means; with weight_draws s^(1−β_t) (spread/(temperature · m K_L))^β_t,"
+    " spread = ∑ w_n (h_n − h̄_n) B (h_n − h̄_n)ᵀ of this draw about the means, m = ∑ w_n, where ⌈m/1024⌉ divides t",
     "eq:noise-update": "σ² towards the mean squared residual at the drawn weights, once t ≥ warmup",
 }
 
@@ -215,7 +261,7 @@ OPERATIONS = (
         STATEMENTS,
         {
             "activation": "φ",
-            "state": "{layers, likelihood, temperature, step_scale, iteration}; names as in the outputs",
+            "state": "layers, likelihood, temperature, step_scale, iteration, parameters_per_target, named as after it",
             "x": "(m, widths[0])",
             "y": "(m, K), or labels (m,)",
             "sample_weight": "(m,) or null",

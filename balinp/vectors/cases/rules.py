@@ -11,26 +11,25 @@ from .kit import Case, Mistake, Numbers, Operation, Values
 
 def _temperatures() -> list[Case]:
     out = []
-    for s, (name, gammas, cap, tempering) in enumerate(
+    for s, (name, share, layers, cap, tempering) in enumerate(
         [
-            ("tempered", [40.0, 12.0, 5.0], 0.25, 0.5),
-            ("capped", [3.0, 2.5], 0.25, 0.5),
-            ("one-layer", [40.0], 0.25, 0.5),
-            ("switched-off", [40.0, 12.0], 0.25, None),
+            ("tempered", 4.75, 3, 0.25, 0.5),
+            ("capped", 0.46875, 2, 0.25, 0.5),
+            ("one-layer", 3.25, 1, 0.25, 0.5),
+            ("switched-off", 4.5, 2, 0.25, None),
         ]
     ):
         numbers = Numbers(1190 + s)
         inputs = {
-            "effective_parameters": gammas,
-            "total": 6.0,
-            "output_width": 2,
+            "parameters_per_target": share,
+            "layers": layers,
             "tempering": tempering,
             "max_temperature": cap,
             "column_covariance": numbers.spd(2),
             "row_precision": numbers.spd(3),
             "draw": numbers.matrix(3, 2),
         }
-        out.append(Case(name, inputs, {"L": len(gammas), "D": 3, "K": 2}))
+        out.append(Case(name, inputs, {"D": 3, "K": 2}))
     return out
 
 
@@ -48,14 +47,11 @@ def _heated(factor: Any) -> Any:
 
 
 def _uncapped(t: Any, i: Values) -> Any:
-    if i["tempering"] is None or len(i["effective_parameters"]) == 1:
-        return t
-    return i["tempering"] * i["total"] * i["output_width"] / sum(i["effective_parameters"])
+    return t if i["tempering"] is None or i["layers"] == 1 else i["tempering"] / i["parameters_per_target"]
 
 
 def _single_too(t: Any, i: Values) -> Any:
-    several = {**i, "effective_parameters": [*i["effective_parameters"], MP.mpf(0)]}
-    return t if i["tempering"] is None else min(i["max_temperature"], _uncapped(t, several))
+    return t if i["tempering"] is None else exact.heat(i["parameters_per_target"], 2, i)
 
 
 def _both(i: Values) -> Values:
@@ -114,13 +110,12 @@ OPERATIONS = (
         "tempering",
         "The temperature of all layers' covariances, and one layer's posterior with it.",
         {
-            "eq:tempering": "min(max_temperature, tempering · N · K_L/∑γ), 1 for a single layer or tempering null; "
+            "eq:tempering": "min(max_temperature, tempering/s), 1 for a single layer or tempering null; "
             "Σ times it, P as it is"
         },
         {
-            "effective_parameters": "γ of every layer (L,)",
-            "total": "N",
-            "output_width": "K_L",
+            "parameters_per_target": "s",
+            "layers": "how many",
             "tempering": "a number or null",
             "max_temperature": "the cap",
             "column_covariance": "Σ (K, K)",
@@ -140,10 +135,10 @@ OPERATIONS = (
             "one-layer-tempered": Mistake(
                 "eq:tempering", "a single layer tempered, though it is exact", _heated(_single_too)
             ),
-            "outputs-missing": Mistake(
+            "share-inverted": Mistake(
                 "eq:tempering",
-                "N for N · K_L",
-                _heated(lambda t, i: exact.heat(i["effective_parameters"], i["total"], 1, i)),
+                "tempering · s for tempering/s",
+                _heated(lambda t, i: exact.heat(1 / i["parameters_per_target"], i["layers"], i)),
             ),
             "both-factors": Mistake("eq:tempering", "P divided too: the temperature counts twice", _both),
             "stale-factor": Mistake("eq:tempering", "sampling with the factor of Σ from before tempering", _stale),

@@ -38,7 +38,7 @@ NATURAL: Values = {
     "rate": 0.25,
     "step_scale": 0.125,
     "warmup": 10,
-    "tempering": 0.5,
+    "tempering": 0.125,
     "learn_noise": True,
 }
 
@@ -46,7 +46,7 @@ NATURAL: Values = {
 MEAN: Values = {**NATURAL, "gradients": "mean"}
 
 
-CLASSES: Values = {**NATURAL, "evidence": False, "rate": 0.125, "warmup": 0, "tempering": 0.125, "learn_noise": False}
+CLASSES: Values = {**NATURAL, "evidence": False, "rate": 0.125, "warmup": 0, "tempering": 0.0625, "learn_noise": False}
 
 
 GAUSSIAN: Values = {"kind": "gaussian", "noise_variance": 0.25}
@@ -97,6 +97,7 @@ def instance(
         "temperature": 0.1875 if t > 0 else 0.0,
         "step_scale": 1.0 if settings["step_scale"] is None else settings["step_scale"],
         "iteration": t,
+        "parameters_per_target": 0.75 if t > 0 else 0.0,
     }
     y: Any = numbers.matrix(n, widths[-1]) if likelihood["kind"] == "gaussian" else numbers.integers(n, widths[-1])
     sampled = settings["gradients"] == "sampled" and deep and t > 0

@@ -1,11 +1,12 @@
 """One iteration, one epoch of mini-batches and one whole fit in 50-digit arithmetic.
 
 A state is a dictionary as in the JSON files: layers (each mean, row_precision, column_covariance, statistics,
-prior_precision, determined), likelihood, temperature, step_scale, iteration.
+prior_precision, determined), likelihood, temperature, step_scale, iteration, parameters_per_target.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from . import rules
@@ -25,9 +26,14 @@ from .network import (
 Values = dict[str, Any]
 
 
+def means_of(state: Values) -> list[Matrix]:
+    """M of every layer."""
+    return [matrix(layer["mean"]) for layer in state["layers"]]
+
+
 def drawn_weights(state: Values, draws: list[Any] | None) -> list[Matrix]:
     """One draw of every layer from its tempered posterior; without draws the means.   (eq:sampling, eq:tempering)"""
-    means = [matrix(layer["mean"]) for layer in state["layers"]]
+    means = means_of(state)
     if draws is None:
         return means
     return [
@@ -152,7 +158,15 @@ def iteration(i: Values) -> Values:
                 "log_evidence": r["evidence"],
             }
         )
-    hot = rules.heat(gammas, total, width, settings) if t + 1 >= settings["warmup"] else MP.mpf(0)
+    per_target = sum(gammas) / (total * width)
+    if i["weight_draws"] is not None:
+        per_target = state["parameters_per_target"]
+        if t % math.ceil(count / 1024) == 0:
+            w = i["sample_weight"] or [MP.mpf(1)] * len(i["x"])
+            drawn, central = (passes(i["activation"], at, matrix(i["x"]))[1][-1] for at in (weights, means_of(state)))
+            found = rules.spread(state["likelihood"], drawn, central, w)
+            per_target = rules.updated_share(per_target, found, state["temperature"], count * width, beta)
+    hot = rules.heat(per_target, len(layers), settings) if t + 1 >= settings["warmup"] else MP.mpf(0)
     likelihood = dict(state["likelihood"])
     if likelihood["kind"] == "gaussian" and settings["learn_noise"] and t >= settings["warmup"]:
         share = hot * sum(gammas) / (total * width) if i["weight_draws"] is None else MP.mpf(0)
@@ -165,6 +179,7 @@ def iteration(i: Values) -> Values:
         "step_scale": next_scale,
         "iteration": t + 1,
         "training_loss": loss / count,
+        "parameters_per_target": per_target,
     }
 
 
@@ -206,6 +221,7 @@ def initial_state(i: Values) -> Values:
         )
     scale = i["settings"]["step_scale"]
     start = {"layers": layers, "likelihood": i["likelihood"], "temperature": MP.mpf(0), "iteration": 0}
+    start["parameters_per_target"] = MP.mpf(0)
     return {**start, "step_scale": MP.mpf(1) if scale is None else scale}
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .exact import MP, Matrix, Number, identity, inverse, kronecker, lists, matrix, squares, trace
+from .exact import MP, Matrix, Number, identity, inverse, kronecker, lists, matrix, row, squares, trace
 from .layer import sample
-from .network import variances
+from .network import bound, variances
 
 Values = dict[str, Any]
 
@@ -65,16 +65,30 @@ def mackay(i: Values) -> Values:
     return {"prior_precision": mackay_update(i["prior_precision"], gamma, length, i["rate"], i["bounds"])}
 
 
-def heat(gammas: list[Number], total: Number, outputs: int, settings: Values) -> Number:
-    """eq:tempering  min(max_temperature, tempering · N · outputs/∑γ); a single layer is exact and never tempered."""
-    if settings["tempering"] is None or len(gammas) == 1:
+def heat(share: Number, layers: int, settings: Values) -> Number:
+    """eq:tempering  min(max_temperature, tempering/s), s effective parameters per target; a single layer is exact and
+    never tempered."""
+    if settings["tempering"] is None or layers == 1:
         return MP.mpf(1)
-    return min(settings["max_temperature"], settings["tempering"] * total * outputs / sum(gammas))
+    cap = settings["max_temperature"]
+    return min(cap, settings["tempering"] / share) if share > 0 else cap
+
+
+def spread(likelihood: Values, drawn: Matrix, central: Matrix, weights: list[Number]) -> Number:
+    """eq:output-spread  ∑ w_n (h_n − h̄_n) B (h_n − h̄_n)ᵀ of outputs ``drawn`` about ``central``, both (N, K)."""
+    d, B = drawn - central, bound(likelihood, drawn.cols)
+    each = [(row(d, n) * B * row(d, n).T)[0, 0] for n in range(d.rows)]
+    return sum((w * v for w, v in zip(weights, each, strict=True)), MP.mpf(0))
+
+
+def updated_share(share: Number, found: Number, temperature: Number, targets: Number, rate: Number) -> Number:
+    """eq:output-spread  s ← s^(1−β) (spread/(temperature · targets))^β."""
+    return share ** (1 - rate) * (found / (temperature * targets)) ** rate
 
 
 def tempering(i: Values) -> Values:
     """eq:tempering  the temperature, and a layer's covariance multiplied by it."""
-    temperature = heat(i["effective_parameters"], i["total"], i["output_width"], i)
+    temperature = heat(i["parameters_per_target"], i["layers"], i)
     return {
         "temperature": temperature,
         "column_covariance": lists(temperature * matrix(i["column_covariance"])),
