@@ -221,6 +221,8 @@ class BALIRegressor(BALIEstimator):
             raise InvalidArgumentError(f"noise must be 'constant' or 'input-dependent', got {self.noise!r}")
         if self.shared_noise and self.noise == "input-dependent":
             raise InvalidArgumentError("shared_noise goes with noise='constant' only, got noise='input-dependent'")
+        if not isinstance(self.relevance, (bool, np.bool_)):
+            raise InvalidArgumentError(f"relevance must be True or False, got {self.relevance!r}")
         if not isinstance(self.validation_fraction, (int, float)) or not 0 <= self.validation_fraction <= 0.5:
             raise InvalidArgumentError(
                 f"validation_fraction must be a number from 0 to 0.5, got {self.validation_fraction!r}"

@@ -16,7 +16,7 @@ from balinp.testing.device_api import API, check_call
 LIBRARIES = {"numpy", "scipy", "cupy", "cupyx"}
 FOLDER = Path(balinp.__file__).parent
 SHELL = {"backend", "base", "cli", "errors", "estimators", "metrics", "options", "params", "persistence", "plots"}
-SHELL |= {"report", "schema", "table", "validation", "__init__", "__main__"}
+SHELL |= {"heldout", "relevance", "report", "schema", "table", "validation", "__init__", "__main__"}
 
 
 def violations(source: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from balinp.evidence import (
     step_curvature,
     temperature,
     updated_prior_precision,
+    updated_share,
 )
 from balinp.settings import Settings
 from balinp.testing import (
@@ -281,8 +282,19 @@ def test_mackays_fixed_point_is_where_the_evidence_is_stationary(seed, tau, b):
 @pytest.mark.equation("eq:tempering")
 def test_temperature_keeps_to_what_the_data_can_determine():
     settings = Settings(tempering=0.5, max_temperature=0.25)
-    assert temperature([300.0, 700.0], 100.0, 2, settings) == 0.5 * 100 * 2 / 1000
-    assert temperature([30.0, 70.0], 100.0, 2, settings) == 0.25
-    assert temperature([1e9], 100.0, 2, settings) == 1.0
-    assert temperature([1e9, 1e9], 100.0, 2, Settings(tempering=None)) == 1.0
-    assert temperature([0.0, 0.0], 100.0, 2, settings) == 0.25
+    assert temperature(5.0, 2, settings) == 0.5 / 5
+    assert temperature(0.5, 2, settings) == 0.25
+    assert temperature(1e9, 1, settings) == 1.0
+    assert temperature(1e9, 2, Settings(tempering=None)) == 1.0
+    assert temperature(0.0, 2, settings) == 0.25
+
+
+@pytest.mark.equation("eq:output-spread")
+def test_the_share_moves_towards_what_was_measured():
+    """s^(1−β) measured^β: at once for β = 1, not at all for β = 0; nothing measured is a tiny share, overflow none."""
+    assert updated_share(0.5, 6.0, 0.125, 24.0, 1.0) == 2.0
+    assert updated_share(0.5, 6.0, 0.125, 24.0, 0.0) == 0.5
+    assert updated_share(0.5, 6.0, 0.125, 24.0, 0.5) == pytest.approx(1.0, rel=1e-15)
+    assert updated_share(0.5, 0.0, 0.125, 24.0, 1.0) == 1e-12
+    for broken in (float("inf"), float("nan")):
+        assert updated_share(0.5, broken, 0.125, 24.0, 0.5) == 0.5

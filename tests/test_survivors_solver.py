@@ -101,8 +101,8 @@ def test_evidence_counts_at_most_nine_tenths_of_what_the_data_can_determine():
 
 
 def test_few_effective_parameters_are_counted_as_they_are():
-    assert temperature([0.1, 0.1], 1.0, 1, Settings(tempering=0.01)) == pytest.approx(0.05, rel=1e-14)
-    assert temperature([0.0, 0.0], 1.0, 1, Settings(tempering=0.01, max_temperature=0.2)) == 0.2
+    assert temperature(0.2, 2, Settings(tempering=0.01)) == pytest.approx(0.05, rel=1e-14)
+    assert temperature(0.0, 2, Settings(tempering=0.01, max_temperature=0.2)) == 0.2
 
 
 def test_matrices_are_named_when_they_cannot_be_factorised():

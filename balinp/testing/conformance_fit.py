@@ -108,7 +108,8 @@ def rank(core: Any, seed: int) -> Iterator[Measurement]:
     """γ of the joint Gauss–Newton posterior ≤ N·rank B; ϑ∑γ of the layers ≤ N·outputs."""
     generator = np.random.default_rng([seed, 41])
     x, y = generator.standard_normal((2, 3, 2))
-    kind = {**LITERAL, **STILL, "step": "natural", "damping": 0.1, "tempering": 0.5, "prior_precision": 1e-3}
+    kind = {**LITERAL, **STILL, "step": "natural", "damping": 0.1, "tempering": 0.5}
+    kind |= {"prior_precision": 1e-3, "max_temperature": 1.0}
     state, *_, settings = problem(core, seed, kind, (2, 8, 2))
     weights = mean_weights(state)
     for likelihood, most in ((core.Gaussian(VARIANCE), 6), (core.Categorical(), 3)):

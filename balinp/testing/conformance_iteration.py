@@ -175,7 +175,6 @@ def _learnt(
         heat = 1.0 if kind["tempering"] is None else min(kind["max_temperature"], kind["tempering"] / share)
     got = ratio(state.temperature, heat, "float64", condition=condition)
     yield "eq:tempering", f"temperature, {what}", got
-    yield "eq:rank-bound", f"temperature, {what}", got
     for l, (layer, dense, gamma) in enumerate(zip(state.layers, layers, gammas, strict=True)):
         M, expected = np.asarray(layer.posterior.mean), dense.tau
         if kind["evidence"] and t + 1 >= kind["warmup"]:
@@ -262,7 +261,6 @@ CHECKS = (
             "eq:determined-share": "κ = 1 − π tr(P⁻¹)/D",
             "eq:effective-parameters": "γ = DK − tr(prior precision · covariance)",
             "eq:tempering": "tempering multiplies the covariance, and nothing else",
-            "eq:rank-bound": "temperature min(max_temperature, tempering/s), s effective parameters per target",
             "eq:output-spread": "s ← s^(1−β) (∑ (h − h̄) B (h − h̄)ᵀ/(T·N·outputs))^β of the draw",
             "eq:mackay": "τ ← τ^(1−β) (γ/‖M‖²)^β",
             "eq:noise-update": "σ² ← max((1 − β)σ² + β·residual/N, floor)",
