@@ -6,7 +6,6 @@ prior_precision, determined), likelihood, temperature, step_scale, iteration, pa
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from . import rules
@@ -161,7 +160,7 @@ def iteration(i: Values) -> Values:
     per_target = sum(gammas) / (total * width)
     if i["weight_draws"] is not None:
         per_target = state["parameters_per_target"]
-        if t % math.ceil(count / 1024) == 0:
+        if t % int(MP.ceil(count / 1024)) == 0:
             w = i["sample_weight"] or [MP.mpf(1)] * len(i["x"])
             drawn, central = (passes(i["activation"], at, matrix(i["x"]))[1][-1] for at in (weights, means_of(state)))
             found = rules.spread(state["likelihood"], drawn, central, w)

@@ -1,0 +1,155 @@
+"""What the regressor does before and after its fit: relevance of inputs, noise from held-out rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from balinp import MLP, BALIRegressor, Gaussian, InvalidArgumentError, Settings
+from balinp.heldout import FEWEST_ROWS, held_out_noise, most_probable_noise
+from balinp.relevance import LEAST, input_relevance
+from balinp.testing import seeds
+from hypothesis import given
+
+pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
+
+
+def losses(noise, square, variance, weight):
+    """−2 log likelihood of every σ² in ``noise``, a row at a time."""
+    return sum(
+        w * (r / (v + noise) + np.log(v + noise)) for w, rs, vs in zip(weight, square, variance) for r, v in zip(rs, vs)
+    )
+
+
+@pytest.mark.equation("eq:held-out-noise")
+@given(seed=seeds())
+def test_the_most_probable_noise_is_where_the_likelihood_is_largest(seed):
+    """Stationary: ∑ w [r²/(v + σ²)² − 1/(v + σ²)] = 0 to the search's 10⁻⁵ in log σ²; no better point on a grid."""
+    rng = np.random.default_rng(seed)
+    variance, weight = rng.uniform(0.05, 0.1, (60, 2)), rng.uniform(0.5, 2, 60)
+    square = (variance + 0.5) * rng.standard_normal((60, 2)) ** 2
+    found = most_probable_noise(square, variance, weight, 1e-4)
+    total = variance + found
+    slope = weight @ (found * (1 / total - square / total**2)).sum(axis=1)
+    curvature = weight @ (found**2 * np.abs(2 * square / total**3 - 1 / total**2)).sum(axis=1)
+    assert abs(slope) <= 3e-5 * (curvature + abs(slope))
+    grid = np.exp(np.linspace(np.log(1e-4), np.log(square.max() + 1), 2001))
+    at, best = losses(np.array([found]), square, variance, weight)[0], losses(grid, square, variance, weight).min()
+    assert at <= best + 1e-9 * abs(best)
+
+
+@pytest.mark.equation("eq:held-out-noise")
+def test_the_most_probable_noise_in_closed_form():
+    """Without variance the weighted mean square; not below the floor, where the variance explains it all."""
+    square, weight = np.array([[1.0], [4.0], [9.0]]), np.array([1.0, 2.0, 1.0])
+    assert most_probable_noise(square, np.zeros((3, 1)), weight, 1e-4) == pytest.approx(18 / 4, rel=1e-4)
+    assert most_probable_noise(square, np.full((3, 1), 0.5), weight, 1e-4) == pytest.approx(18 / 4 - 0.5, rel=0.1)
+    assert most_probable_noise(square / 100, np.full((3, 1), 9.0), weight, 0.25) == pytest.approx(0.25, rel=1e-3)
+    assert most_probable_noise(0 * square, np.zeros((3, 1)), weight, 0.25) == pytest.approx(0.25, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def hidden():
+    """Eighty rows with noise of deviation ½ and five inputs: few for the forty hidden units that fit them."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 5))
+    return X, np.sin(X[:, 0]) + X[:, 1] / 2 + 0.5 * rng.standard_normal(80)
+
+
+@pytest.mark.equation("eq:held-out-noise")
+def test_held_out_rows_give_the_noise_that_training_hides(hidden):
+    """Seeded: the held-out σ² is within a factor 2 of ¼. Negative control: what training learns lies below ⅛."""
+    settings = {"max_iterations": 300, "random_state": 0, "settings": {"max_temperature": 0.01}}
+    for name in ("held", "trained"):
+        model = BALIRegressor(validation_fraction=0.2 if name == "held" else 0.0, relevance=False, **settings)
+        found = model.fit(*hidden).noise_variance_[0]
+        print(name, found)
+        assert (0.125 < found < 0.5) == (name == "held")
+    assert found < 0.125
+
+
+@pytest.mark.equation("eq:held-out-noise")
+def test_a_weight_of_two_is_a_row_twice(hidden):
+    """For a linear network, which draws nothing in training; to the search's 10⁻⁵ in log σ²."""
+    X, y = hidden[0], hidden[1][:, None]
+    twice = np.arange(len(X)) % 3 == 0
+    mlp, start, settings = MLP((5, 1)), Gaussian(np.ones(1)), Settings(max_iterations=30)
+    rows = np.concatenate([X, X[twice]]), np.concatenate([y, y[twice]])
+    repeated = held_out_noise(*rows, None, mlp, start, settings, 0, 0.2)
+    weighted, plain = (held_out_noise(X, y, w, mlp, start, settings, 0, 0.2) for w in (1.0 + twice, None))
+    assert weighted.noise_variance == pytest.approx(repeated.noise_variance, rel=1e-4)
+    assert abs(plain.noise_variance - repeated.noise_variance) > 1e-3 * repeated.noise_variance  # negative control
+    assert weighted.noise_variance.dtype == np.float64
+
+
+@pytest.mark.equation("eq:held-out-noise")
+def test_noise_is_held_out_only_where_it_helps(hidden):
+    """Few rows, no hidden layer, a literal preset, known noise, or a share of 0: what training learnt stays."""
+    X, y = hidden
+    few = FEWEST_ROWS - 1
+    for rows, changes in (
+        (few, {}),
+        (80, {"hidden_widths": ()}),
+        (80, {"settings": {"learn_noise": False}}),
+        (80, {"preset": "literal"}),
+    ):
+        models = [
+            BALIRegressor(**{"hidden_widths": (8,), "max_iterations": 20, "random_state": 0, **changes, **more})
+            for more in ({}, {"validation_fraction": 0.0})
+        ]
+        held, without = (m.fit(X[:rows], y[:rows]).noise_variance_ for m in models)
+        assert np.array_equal(held, without)
+
+
+@pytest.mark.equation("eq:input-relevance")
+def test_an_input_that_counts_is_more_relevant_than_noise():
+    """Two informative inputs of six lead by a factor 1.5; the root mean square is 1; the bias is no input."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((150, 6))
+    y = (np.sin(2 * x[:, 0]) + x[:, 3] ** 2)[:, None] + 0.1 * rng.standard_normal((150, 1))
+    r = input_relevance(x, y, None, MLP((6, 20, 1)), Gaussian(np.ones(1)), Settings(), 0)
+    assert r.shape == (6,)
+    assert min(r[0], r[3]) > 1.5 * max(r[[1, 2, 4, 5]])
+    assert np.mean(r**2) == pytest.approx(1, rel=1e-5)
+    dead = np.where(np.arange(6) == 1, 0.0, x)
+    least = input_relevance(dead, y, np.ones(150), MLP((6, 20, 1)), Gaussian(np.ones(1)), Settings(), 0)
+    assert np.all(np.isfinite(least))
+    assert LEAST <= least[1] < 0.5
+
+
+@pytest.mark.equation("eq:input-relevance")
+def test_scaled_inputs_are_another_prior(hidden):
+    """The estimator's scaler takes the relevance in: x_scaler_ is the plain one with its scales divided by it."""
+    X, y = hidden
+    X = np.column_stack([10 * X + 3, np.full(len(X), 7.0)])  # a constant column
+    quick = {"hidden_widths": (8,), "max_iterations": 30, "random_state": 0, "validation_fraction": 0.0}
+    plain, scaled = (BALIRegressor(relevance=r, **quick).fit(X, y) for r in (False, True))
+    ratio = plain.x_scaler_.scale / scaled.x_scaler_.scale
+    assert np.array_equal(plain.x_scaler_.offset, scaled.x_scaler_.offset)
+    assert np.mean(ratio**2) == pytest.approx(1, rel=1e-4)
+    assert np.ptp(ratio) > 0.1
+    assert np.all(np.isfinite(scaled.predict(X)))
+    inputs = (X - scaled.x_scaler_.offset) / scaled.x_scaler_.scale
+    mean = scaled.state_.mlp.forward(scaled.state_.means, inputs).outputs[-1]
+    assert mean.shape == (80, 1)
+
+
+@pytest.mark.parametrize("preset", [None, "literal"])
+def test_a_single_input_or_a_preset_is_not_scaled(hidden, preset):
+    X, y = hidden
+    columns = 1 if preset is None else 5
+    quick = {"hidden_widths": (4,), "max_iterations": 10, "random_state": 0, "validation_fraction": 0, "preset": preset}
+    plain, scaled = (BALIRegressor(relevance=r, **quick).fit(X[:, :columns], y) for r in (False, True))
+    assert np.array_equal(plain.x_scaler_.scale, scaled.x_scaler_.scale)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 0.6, 1, True, "0.2", None, float("nan"), np.array([0.1, 0.2])])
+def test_a_bad_validation_fraction_is_refused(hidden, bad):
+    with pytest.raises(InvalidArgumentError, match="validation_fraction must be a number from 0 to 0.5, got"):
+        BALIRegressor(validation_fraction=bad).fit(*hidden)
+
+
+@pytest.mark.parametrize("bad", ["yes", 1, None])
+def test_a_bad_relevance_is_refused(hidden, bad):
+    with pytest.raises(InvalidArgumentError, match="relevance must be True or False, got"):
+        BALIRegressor(relevance=bad).fit(*hidden)
