@@ -112,7 +112,8 @@ def _ratios(computed: BALIState, expected: BALIState, size: int) -> Iterator[tup
         q, p = a.posterior, b.posterior
         kappa = condition_number(p.row_precision) * condition_number(p.column_covariance)
         yield f"mean of layer {l}", comparison_residual(q.mean, p.mean, kappa, size=size)
-        yield f"column covariance of layer {l}", comparison_residual(q.column_covariance, p.column_covariance, kappa)
+        ratio = comparison_residual(q.column_covariance, p.column_covariance, kappa, size=size)  # from sums over rows
+        yield f"column covariance of layer {l}", ratio
         scale = float(np.linalg.norm(p.row_precision))
         yield f"row precision of layer {l}", comparison_residual(q.row_precision, p.row_precision, kappa, scale, size)
     eps = np.finfo(expected.means[0].dtype).eps
