@@ -138,7 +138,12 @@ def comparisons(backend: Backend) -> tuple[list[str], bool]:
     lines, good = [f"{'fit':38s} {'dtype':8s} {'worst ratio':>11s}  {'at':>3s}  {'of':28s} {'drift':>8s}"], True
     for name in FITS:
         for dtype in ("float64", "float32"):
-            steps = list(compare(backend, name, dtype))
+            try:
+                steps = list(compare(backend, name, dtype))
+            except Exception as error:  # whatever a wrong device leads to belongs into the report
+                lines.append(f"{name:38s} {dtype:8s} BROKEN: {type(error).__name__}: {error}")
+                good = False
+                continue
             worst = max(steps, key=lambda step: step.ratio if step.ratio == step.ratio else np.inf)
             holds = all(step.ratio < THRESHOLD for step in steps)
             end = f"{worst.what:28s} {steps[-1].drift:8.1e}" + ("" if holds else "  BROKEN")
