@@ -37,24 +37,29 @@ def test_the_report_on_cupy(capsys, cupy_backend):
     assert "compute capability" in printed.out
 
 
-@pytest.fixture
-def slightly_wrong():
-    """A device whose triangular solves have lost half their digits."""
+def wrong_by(error: float):
+    """A device whose triangular solves are wrong by that much, relatively."""
     solve = DOUBLE._solve_triangular
-    wrong = replace(DOUBLE, name="wrong", _solve_triangular=lambda *a, **k: solve(*a, **k) * (1 + 1e-4))
+    wrong = replace(DOUBLE, name="wrong", _solve_triangular=lambda *a, **k: solve(*a, **k) * (1 + error))
     register_backend("wrong", lambda: wrong)
     return wrong
 
 
-def test_a_device_that_computes_wrongly_is_found(capsys, slightly_wrong):
+def test_a_device_that_computes_wrongly_is_found(capsys):
+    wrong_by(1e-4)
     status, printed = run(capsys, "wrong")
     assert status == 1
-    assert "BROKEN" in printed.out
     assert "eq:layer-posterior is broken" in printed.out
     assert "SOMETHING IS BROKEN" in printed.out
-    lines, good = comparisons(slightly_wrong)
+
+
+@pytest.mark.parametrize(("error", "seen"), [(1e-7, {"float64"}), (0.05, {"float32", "float64"})])
+def test_the_comparison_of_fits_sees_a_wrong_device(error, seen):
+    lines, good = comparisons(wrong_by(error))
     assert not good
-    assert sum("BROKEN" in line for line in lines) == 2 * len(FITS)
+    broken = [line for line in lines if "BROKEN" in line]
+    assert len(broken) == len(seen) * len(FITS)
+    assert all(any(dtype in line for dtype in seen) for line in broken)
 
 
 def test_every_iteration_is_compared():
