@@ -15,10 +15,11 @@ from balinp import (
     initial_state,
     predict_linearized,
     predict_monte_carlo,
+    solver,
 )
 from balinp.testing.device import DOUBLE, count_transfers
 
-PER_LAYER, PER_ITERATION = 8, 2  # docs/gpu.md says which they are
+PER_LAYER, PER_ITERATION = 8, 3  # docs/gpu.md says which they are
 
 
 def problem(widths=(3, 5, 2), kind="gaussian", rows=40):
@@ -65,6 +66,20 @@ def test_waits_of_other_settings(changes, more):
     settings = Settings.preset(changes.pop("preset", None), **changes)
     waits = iterate(settings).waits
     assert len(waits) <= 2 * PER_LAYER + PER_ITERATION + more, waits
+
+
+def test_the_spread_is_measured_every_so_many_iterations(monkeypatch):
+    """Once in ⌈rows/SPREAD_ROWS⌉ iterations, for one wait; in the others the parameters per target stay."""
+    monkeypatch.setattr(solver, "SPREAD_ROWS", 10)
+    mlp, likelihood, x, y, rng = problem()
+    state = initial_state(mlp, likelihood, rng, Settings(warmup=0))
+    for t in range(9):
+        before = state
+        with count_transfers() as transfers:
+            state = bali_step(state, x, y, rng, Settings(warmup=0))
+        measured = t > 0 and t % 4 == 0
+        assert len([w for w in transfers.waits if w.startswith("passes:data_spread")]) == measured
+        assert (state.parameters_per_target == before.parameters_per_target) == (t > 0 and not measured)
 
 
 def test_sample_weights_cost_one_wait_per_layer_and_block():
