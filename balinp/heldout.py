@@ -63,7 +63,7 @@ def held_out_noise(
 
 def most_probable_noise(square: np.ndarray, variance: np.ndarray, weight: np.ndarray, floor: float) -> float:
     """The σ² of at least ``floor`` that maximises ∑ w_n log N(r_nk | 0, v_nk + σ²), for squared residuals r² (n, k),
-    variances v (n, k) and weights w (n,)."""
+    variances v (n, k) and weights w (n,).   (eq:held-out-noise)"""
 
     def loss(log_noise: float) -> float:
         total = variance + np.exp(log_noise)

@@ -161,7 +161,7 @@ def bali_step(
     Shapes: x (m, D), y (m, K) or labels (m,), sample_weight (m,). ``generator`` is a numpy Generator; it is asked for
     one weight draw per layer (once sampling has begun), then for probe noise in row order, so block_rows changes no
     draw. Raises NotPositiveDefiniteError naming the layer, DivergenceError when the loss is no longer finite.
-    (eq:ema, eq:conjugate-layer, eq:fixed-points, eq:centred-targets, eq:noise-update)
+    (eq:ema, eq:conjugate-layer, eq:fixed-points, eq:centred-targets, eq:noise-update, eq:output-spread)
     """
     mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
     rate = max(settings.rate, 1 / (t + 1))

@@ -57,15 +57,24 @@ def hidden():
 
 
 @pytest.mark.equation("eq:held-out-noise")
-def test_held_out_rows_give_the_noise_that_training_hides(hidden):
-    """Seeded: the held-out σ² is within a factor 2 of ¼. Negative control: what training learns lies below ⅛."""
-    settings = {"max_iterations": 300, "random_state": 0, "settings": {"max_temperature": 0.01}}
-    for name in ("held", "trained"):
-        model = BALIRegressor(validation_fraction=0.2 if name == "held" else 0.0, relevance=False, **settings)
-        found = model.fit(*hidden).noise_variance_[0]
-        print(name, found)
-        assert (0.125 < found < 0.5) == (name == "held")
-    assert found < 0.125
+def test_held_out_rows_give_the_noise_that_training_hides():
+    """Seeded, on a fit made to follow its rows: σ² within a factor 1.6 of the true ¼, and squared errors on fresh rows
+    v + σ² in the mean, to a quarter. Negative control: by what training learns they are half as much again, σ² < 0.2.
+    """
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1200, 3))
+    y = np.sin(X[:, 0]) + X[:, 1] / 2 + 0.5 * rng.standard_normal(1200)
+    follow = {"max_temperature": 0.02, "evidence": False, "prior_precision": 0.12}
+    found, errors = [], []
+    for share in (0.2, 0.0):
+        model = BALIRegressor(validation_fraction=share, relevance=False, random_state=0, settings=follow)
+        mean, deviation = model.set_params(max_iterations=200).fit(X[:200], y[:200]).predict(X[200:], return_std=True)
+        found.append(float(model.noise_variance_[0]))
+        errors.append(float(np.mean((y[200:] - mean) ** 2 / deviation**2)))
+    assert 0.25 / 1.6 < found[0] < 0.25 * 1.6, found
+    assert found[1] < 0.2, found
+    assert 0.75 < errors[0] < 1.25, errors
+    assert errors[1] > 1.5, errors
 
 
 @pytest.mark.equation("eq:held-out-noise")
@@ -104,9 +113,10 @@ def test_noise_is_held_out_only_where_it_helps(hidden):
 @pytest.mark.equation("eq:input-relevance")
 def test_an_input_that_counts_is_more_relevant_than_noise():
     """Two informative inputs of six lead by a factor 1.5; the root mean square is 1; the bias is no input."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(0)
     x = rng.standard_normal((150, 6))
     y = (np.sin(2 * x[:, 0]) + x[:, 3] ** 2)[:, None] + 0.1 * rng.standard_normal((150, 1))
+    y = (y - y.mean()) / y.std()
     r = input_relevance(x, y, None, MLP((6, 20, 1)), Gaussian(np.ones(1)), Settings(), 0)
     assert r.shape == (6,)
     assert min(r[0], r[3]) > 1.5 * max(r[[1, 2, 4, 5]])
