@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
 
 from balinp import MLP, BALIRegressor, Gaussian, InvalidArgumentError, Settings
 from balinp.heldout import FEWEST_ROWS, held_out_noise, most_probable_noise
 from balinp.relevance import LEAST, input_relevance
 from balinp.testing import seeds
-from hypothesis import given
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 
@@ -155,7 +155,7 @@ def test_a_single_input_or_a_preset_is_not_scaled(hidden, preset):
 
 @pytest.mark.parametrize("bad", [-0.1, 0.6, 1, True, "0.2", None, float("nan"), np.array([0.1, 0.2])])
 def test_a_bad_validation_fraction_is_refused(hidden, bad):
-    with pytest.raises(InvalidArgumentError, match="validation_fraction must be a number from 0 to 0.5, got"):
+    with pytest.raises(InvalidArgumentError, match=r"validation_fraction must be a number from 0 to 0\.5, got"):
         BALIRegressor(validation_fraction=bad).fit(*hidden)
 
 

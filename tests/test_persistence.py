@@ -34,6 +34,8 @@ def test_round_trip_is_bit_exact_and_training_goes_on_as_if_never_saved(kind, dt
     copy = type(model).load(tmp_path / "model.npz")
     assert copy.get_params() == model.get_params()
     assert copy.history_ == model.history_
+    for name in ("temperature", "step_scale", "iteration", "training_loss", "parameters_per_target"):
+        assert getattr(copy.state_, name) == getattr(model.state_, name) > 0
     for a, b in zip(model.state_.layers, copy.state_.layers):
         for name in ("mean", "row_precision", "column_covariance"):
             np.testing.assert_array_equal(getattr(a.posterior, name), getattr(b.posterior, name), strict=True)
@@ -128,6 +130,19 @@ def test_inconsistent_files_are_refused(header, arrays, words, tmp_path):
     rewritten(path, header, **arrays)
     with pytest.raises(ModelFileError, match=words):
         BALIRegressor.load(path)
+
+
+def test_a_share_of_parameters_must_be_a_number_of_at_least_nought(tmp_path):
+    path = tmp_path / "model.npz"
+    model = fitted("regression")
+    model.save(path)
+    with np.load(path) as file:
+        state = json.loads(file["header"].tobytes())["state"]
+    assert state["parameters_per_target"] == model.state_.parameters_per_target
+    for bad in (-0.5, "many", None):
+        rewritten(path, {"state": {**state, "parameters_per_target": bad}})
+        with pytest.raises(ModelFileError, match="parameters_per_target"):
+            BALIRegressor.load(path)
 
 
 def test_foreign_files_are_refused(tmp_path):
