@@ -49,7 +49,7 @@ def test_missing_names_are_skipped_by_name():
 
 def test_a_wrong_function_is_named_with_its_identity():
     def plus(outputs, gradients, step):
-        return outputs + gradients @ step if np.ndim(step) == 2 else outputs + gradients * step
+        return outputs + gradients @ step if np.ndim(step) == 2 else outputs + gradients * float(step)
 
     with pytest.raises(AssertionError) as caught:
         assert_conforms(core(pseudo_targets=plus))
