@@ -73,7 +73,9 @@ def split(rows, seed):
 def test_yacht_end_to_end_is_the_python_api_bit_for_bit(tmp_path, run):
     pytest.importorskip("matplotlib")
     model, picture, out = tmp_path / "yacht.npz", tmp_path / "yacht.png", tmp_path / "p.csv"
-    code, printed, errors = run("fit", YACHT, "--target", TARGET, "--out", model, "--plot", picture)
+    code, printed, errors = run(
+        "fit", YACHT, "--target", TARGET, "--out", model, "--plot", picture, "--max-iterations", 2000
+    )  # fmt: skip
     assert (code, errors) == (0, "")
     for words in ("NLL (nats per row)", "RMSE", "90 % interval coverage", "noise std", "converged", "seconds"):
         assert words in printed
@@ -84,7 +86,7 @@ def test_yacht_end_to_end_is_the_python_api_bit_for_bit(tmp_path, run):
     data = np.genfromtxt(YACHT, delimiter=",", skip_header=1)
     train, test = split(len(data), 0)
     X, y = data[:, :-1], data[:, -1]
-    api = BALIRegressor(random_state=0).fit(X[train], y[train], test=(X[test], y[test]))
+    api = BALIRegressor(random_state=0, max_iterations=2000).fit(X[train], y[train], test=(X[test], y[test]))
     code, printed, errors = run("predict", model, YACHT, "--out", out)
     assert (code, errors) == (0, "")
     assert "RMSE" in printed
