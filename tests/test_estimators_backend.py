@@ -78,7 +78,7 @@ def test_regression_is_that_of_numpy_and_comes_back_as_it_was_given(backend, dty
     assert [r.iteration for r in model.history_] == [r.iteration for r in reference.history_]
     if not changes.get("noise"):
         assert isinstance(model.noise_variance_, np.ndarray)
-        agree(model.noise_variance_, reference.noise_variance_, "noise")
+        agree(model.noise_variance_.astype(dtype), reference.noise_variance_.astype(dtype), "noise")
 
 
 def test_classification_is_that_of_numpy_and_comes_back_as_it_was_given(backend, dtype):
