@@ -68,6 +68,7 @@ def test_waits_of_other_settings(changes, more):
     assert len(waits) <= 2 * PER_LAYER + PER_ITERATION + more, waits
 
 
+@pytest.mark.equation("eq:output-spread")
 def test_the_spread_is_measured_every_so_many_iterations(monkeypatch):
     """Once in ⌈rows/SPREAD_ROWS⌉ iterations, for one wait; in the others the parameters per target stay."""
     monkeypatch.setattr(solver, "SPREAD_ROWS", 10)
