@@ -2,6 +2,7 @@
 
 from .activations import ACTIVATIONS, Activation, get_activation
 from .backend import NUMPY, Backend, get_backend
+from .classifier import BALIClassifier
 from .errors import (
     BackendUnavailableError,
     BALIError,
@@ -13,13 +14,13 @@ from .errors import (
     NotFittedError,
     NotPositiveDefiniteError,
 )
-from .estimators import BALIClassifier, BALIRegressor
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian
 from .matrix_normal import MatrixNormal
 from .mlp import MLP, Activations
 from .predictive import Predictive, predict_linearized, predict_monte_carlo, probit_probabilities
 from .regression import Prior, layer_posterior, log_evidence, pseudo_targets
+from .regressor import BALIRegressor
 from .settings import Settings
 from .solver import BALIState, LayerState, bali_step, initial_state
 from .statistics import LayerStatistics

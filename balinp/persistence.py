@@ -148,9 +148,10 @@ def _members(raw: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray], backend: Backend) -> Any:
-    from . import estimators  # the one import against the flow: estimators know how to save themselves
+    from .classifier import BALIClassifier  # the imports against the flow: estimators know how to save themselves
+    from .regressor import BALIRegressor
 
-    kinds = {"BALIRegressor": estimators.BALIRegressor, "BALIClassifier": estimators.BALIClassifier}
+    kinds: dict[str, Any] = {"BALIRegressor": BALIRegressor, "BALIClassifier": BALIClassifier}
     params = dict(header["params"], backend=backend.name)
     params["hidden_widths"] = tuple(params["hidden_widths"])
     estimator: Any = kinds[header["estimator"]](**params)

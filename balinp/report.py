@@ -12,9 +12,10 @@ from scipy.special import ndtri
 
 from . import metrics
 from .backend import NUMPY
+from .classifier import BALIClassifier
 from .errors import InvalidArgumentError
-from .estimators import BALIClassifier, BALIRegressor
 from .predictive import Predictive
+from .regressor import BALIRegressor
 from .table import listed
 
 LEVEL = 0.9  # of the intervals

@@ -1,0 +1,118 @@
+"""BALIClassifier: the core behind scikit-learn's conventions, with labels of any kind."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from .backend import get_backend
+from .base import BALIEstimator
+from .errors import InvalidArgumentError
+from .likelihoods import Categorical
+from .predictive import Predictive
+from .training import IterationRecord
+from .validation import as_generator, as_labels, as_sample_weight
+
+
+class BALIClassifier(BALIEstimator):
+    """Bayesian neural-network classification by BALI; labels of any one kind.
+
+    Parameters as for BALIRegressor, without shared_noise; batch_size "auto": 200 rows below 5 000 rows, else 500.
+    After fit also: classes_ (K,), sorted.
+    """
+
+    _estimator_type = "classifier"
+    _preset = "classification"
+
+    def __init__(
+        self,
+        hidden_widths: tuple[int, ...] = (50,),
+        activation: str = "relu",
+        predictive: str = "linearized",
+        draws: int = 100,
+        batch_size: int | str | None = "auto",
+        max_iterations: int | None = None,
+        preset: str | None = None,
+        settings: dict[str, Any] | None = None,
+        random_state: Any = None,
+        backend: str = "numpy",
+    ):
+        super().__init__(
+            *(hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings),
+            *(random_state, backend),
+        )
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """One iteration on a batch of a stream; the first call needs ``classes``, all labels there will be.
+
+        The first call also fixes the scale of X. Shapes and errors as in fit.
+        """
+        first = not hasattr(self, "state_")
+        if first:
+            if classes is None:
+                raise InvalidArgumentError("classes must be given in the first call of partial_fit, got None")
+            self._known_classes = np.unique(as_labels(self._host(classes), len(classes)))
+        try:
+            return self._partial_fit(X, y, sample_weight, first)
+        finally:
+            self.__dict__.pop("_known_classes", None)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label at each row of X (n, d); (n,)."""
+        probabilities: Any = self._predictive(X).probabilities
+        return self._like(X, self.classes_[probabilities.argmax(axis=1)])
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the classes, in the order of classes_, (n, K)."""
+        probabilities: Any = self.predict_distribution(X).probabilities
+        return probabilities
+
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
+        """Draws of the label at X (n, d): (n, n_samples)."""
+        cumulative = np.cumsum(self.predict_proba(self._host(X)), axis=1)
+        uniform = as_generator(random_state).random((len(cumulative), n_samples))
+        index = (uniform[:, :, None] > cumulative[:, None, :]).sum(axis=2)
+        return self._like(X, self.classes_[np.minimum(index, len(self.classes_) - 1)])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of labels predicted right."""
+        predicted = self.predict(self._host(X))
+        right = predicted == as_labels(self._host(y), len(predicted))
+        return float(np.average(right, weights=as_sample_weight(self._host(sample_weight), len(predicted))))
+
+    def _automatic(self, rows: int) -> dict[str, Any]:
+        return {"batch_size": 200, "max_iterations": 1000} if rows < 5_000 else {"batch_size": 500}
+
+    def _outputs(self) -> int:
+        return len(self.classes_)
+
+    def _likelihood(self) -> Categorical:
+        return Categorical(get_backend(self.backend))
+
+    def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+        labels = as_labels(y, len(features))
+        self._dtype = features.dtype.type
+        present = np.unique(labels if weight is None else labels[weight > 0])
+        self.classes_ = getattr(self, "_known_classes", present)
+        if len(self.classes_) < 2:
+            raise InvalidArgumentError(
+                f"y must have at least two classes to tell apart, got one class: {self.classes_[0]!r}"
+            )
+        return self._indices(labels) if weight is None else np.searchsorted(self.classes_, labels)
+
+    def _later_targets(self, y: Any, rows: int) -> np.ndarray:
+        return self._indices(as_labels(y, rows))
+
+    def _indices(self, labels: np.ndarray) -> np.ndarray:
+        unknown = np.setdiff1d(labels, self.classes_)
+        if len(unknown):
+            known = list(self.classes_)
+            raise InvalidArgumentError(f"y has labels that are not among the classes {known}: {list(unknown)}")
+        return np.searchsorted(self.classes_, labels)
+
+    def _rescaled(self, p: Predictive) -> Predictive:
+        return p
+
+    def _in_units(self, record: IterationRecord) -> IterationRecord:
+        return record
