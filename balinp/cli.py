@@ -24,8 +24,9 @@ from . import __version__
 from .audit.command import run as run_audit
 from .classifier import BALIClassifier
 from .errors import BALIError, ConvergenceWarning, InvalidArgumentError
+from .files import write_atomically
 from .options import check_outputs, parser
-from .persistence import load_with_extra, save_estimator, write_atomically
+from .persistence import load_with_extra, save_estimator
 from .plots import check_picture, classification_figure, regression_figure, save_figure
 from .regressor import BALIRegressor
 from .report import Forecast, aligned, forecast, measure_rows, number, plain
