@@ -16,6 +16,8 @@ import numpy as np
 
 from .errors import ModelFileError
 
+_PART = ".part"  # ends the name of a file that is being written
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -37,7 +39,9 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None
     target = Path(path)
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=target.parent, prefix=f".{target.name}.", suffix=_PART, delete=False
+        ) as file:
             temporary = file.name
             write(file)  # type: ignore[arg-type]
             file.flush()
@@ -52,6 +56,11 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def part_files(path: Path) -> list[Path]:
+    """What processes killed in the midst of ``write_atomically(path, ...)`` have left beside it."""
+    return [p for p in path.parent.iterdir() if p.name.startswith(f".{path.name}.") and p.name.endswith(_PART)]
 
 
 def write_arrays(path: str | Path, kind: Kind, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

@@ -12,8 +12,8 @@ from .errors import ConvergenceWarning
 from .likelihoods import Gaussian
 from .mlp import MLP
 from .predictive import predict_monte_carlo
+from .session import Session
 from .settings import Settings
-from .training import fit
 
 FOLDS, DRAWS = 2, 100
 FEWEST_ROWS, MOST_ROWS = 20, 5_000  # fewer say nothing; of more, a network like the default forgets next to nothing
@@ -28,6 +28,7 @@ def held_out_noise(
     settings: Settings,
     seed: int,
     fraction: float,
+    session: Session | None = None,
 ) -> Gaussian:
     """``likelihood`` with the σ² under which rows held out of ``FOLDS`` fits, ``fraction`` of all each, are most
     probable.   (eq:held-out-noise)
@@ -37,7 +38,7 @@ def held_out_noise(
     predictive's outputs; per output, or one σ² for all where ``likelihood`` has one. Equal rows are held out together,
     so that a weight of two still is a row twice. Shapes: x (N, D), y (N, K), weight (N,), on the host.
     """
-    core, generator = mlp.backend, np.random.default_rng(seed)
+    core, generator, run = mlp.backend, np.random.default_rng(seed), session or Session()
     _, group = np.unique(np.column_stack([x, y]), axis=0, return_inverse=True)
     place = generator.permutation(group.max() + 1)[group.reshape(-1)] / (group.max() + 1)  # in [0, 1)
     means, variances, targets, weights = [], [], [], []
@@ -47,7 +48,8 @@ def held_out_noise(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the fit on all rows says it
             rows = core.asarray(x[~out]), core.asarray(y[~out])
-            state = fit(*rows, mlp, likelihood, generator, settings, sample_weight=kept).state
+            name = f"held-out noise {k + 1} of {FOLDS}"
+            state = run.fit(name, *rows, mlp, likelihood, generator, settings, sample_weight=kept).state
         draws: Any = core.to_host(predict_monte_carlo(state, core.asarray(x[out]), generator, DRAWS).draws)
         means.append(draws.mean(axis=0))
         variances.append(draws.var(axis=0))

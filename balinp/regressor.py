@@ -15,6 +15,7 @@ from .heteroscedastic import Heteroscedastic
 from .likelihoods import Gaussian
 from .predictive import Predictive, predict_monte_carlo
 from .relevance import input_relevance
+from .session import Session
 from .settings import Settings
 from .solver import BALIState
 from .training import IterationRecord
@@ -38,7 +39,9 @@ class BALIRegressor(BALIEstimator):
     target beside its mean), relevance (a first fit finds how much each input counts, and the inputs are scaled by it),
     validation_fraction (the share of rows held out of each of two more fits, which estimate the constant noise: among
     20 to 5 000 rows a network with hidden layers makes the training residuals too small; 0: never), backend ("numpy",
-    or "cupy": on the GPU). After fit with constant noise also: noise_variance_ (outputs,), in squared units of y.
+    or "cupy": on the GPU), forgetting (for partial_fit: with every batch older rows count this share less; None: see
+    there), verbose (1: a line on stderr for each of the fits, 2: for each iteration). After fit with constant noise
+    also: noise_variance_ (outputs,), in squared units of y.
     """
 
     _estimator_type = "regressor"
@@ -60,10 +63,12 @@ class BALIRegressor(BALIEstimator):
         relevance: bool = True,
         validation_fraction: float = 0.2,
         backend: str = "numpy",
+        forgetting: float | None = None,
+        verbose: int = 0,
     ):
         super().__init__(
             *(hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings),
-            *(random_state, backend),
+            *(random_state, backend, forgetting, verbose),
         )
         self.shared_noise = shared_noise
         self.noise = noise
@@ -71,9 +76,12 @@ class BALIRegressor(BALIEstimator):
         self.validation_fraction = validation_fraction
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """One iteration on a batch of a stream: older data fade by the moving average's rate.
+        """One iteration on a batch of a stream.
 
-        The first call fixes the scales of X and y. Shapes and errors as in fit.
+        With ``forgetting`` φ a row that is k batches old counts (1 − φ)^k, and the covariances are those of about
+        rows/φ rows: the model follows a task that drifts and stays as unsure as that (eq:forgetting). Without, the
+        means move by Settings.step_scale and the covariances are those of all rows ever seen. The first call, or an
+        earlier fit, fixes the scales of X and y. Shapes and errors as in fit.
         """
         return self._partial_fit(X, y, sample_weight, not hasattr(self, "state_"))
 
@@ -139,22 +147,28 @@ class BALIRegressor(BALIEstimator):
         return replace(settings, **{name: value for name, value in safe.items() if name not in (self.settings or {})})
 
     def _relevance(
-        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings
+        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings, session: Session
     ) -> np.ndarray | None:
         if not self.relevance or self.preset is not None or not self.hidden_widths or x.shape[1] == 1:
             return None
         start: Any = self._likelihood()
-        return input_relevance(x, targets, weight, self._network(), start, settings, self._predict_seed)
+        return input_relevance(x, targets, weight, self._network(), start, settings, self._predict_seed, session)
 
     def _calibrated(
-        self, state: BALIState, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings
+        self,
+        state: BALIState,
+        x: np.ndarray,
+        targets: np.ndarray,
+        weight: np.ndarray | None,
+        settings: Settings,
+        session: Session,
     ) -> BALIState:
         known = self.preset is not None or not settings.learn_noise or self.validation_fraction == 0
         if known or not self.hidden_widths or not FEWEST_ROWS <= len(x) <= MOST_ROWS or self.noise != "constant":
             return state
         start: Any = self._likelihood()
         share = self.validation_fraction
-        noise = held_out_noise(x, targets, weight, state.mlp, start, settings, self._predict_seed, share)
+        noise = held_out_noise(x, targets, weight, state.mlp, start, settings, self._predict_seed, share, session)
         return replace(state, likelihood=noise)
 
     def _outputs(self) -> int:
