@@ -14,7 +14,7 @@ from .session import LOGGER
 
 @contextmanager
 def progress_bar(wanted: bool) -> Iterator[None]:
-    """Inside, every fit moves a bar of its own, when stderr is a terminal and tqdm (extra ``progress``) is installed."""
+    """Inside, every fit moves a bar of its own, if stderr is a terminal and tqdm (extra ``progress``) is installed."""
     tqdm = _tqdm() if wanted and sys.stderr.isatty() else None
     if tqdm is None:
         yield
@@ -45,7 +45,8 @@ class _Bar(logging.Handler):
 
     def __init__(self, tqdm: Any):
         super().__init__()
-        self._tqdm, self._bar = tqdm, None
+        self._tqdm = tqdm
+        self._bar: Any = None
 
     def emit(self, record: logging.LogRecord) -> None:
         said: Any = record
