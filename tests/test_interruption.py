@@ -77,7 +77,7 @@ def test_the_first_ends_the_fit_after_the_iteration():
     np.testing.assert_array_equal(model.predict(X), short.predict(X), "the model of a fit that ends there")
 
 
-@pytest.mark.parametrize(("phase", "iterations"), [("relevance", 5), ("held-out noise 1 of 2", 30), ("fit", 5)])
+@pytest.mark.parametrize(("phase", "iterations"), [("relevance", 5), ("held-out rows 1 of 2, variant 1 of 2", 5), ("fit", 5)])
 def test_every_fit_can_be_interrupted_and_leaves_a_model(phase, iterations, tmp_path):
     model = regressor()
     with ctrl_c_in(phase, 5), pytest.warns(InterruptedFitWarning):
@@ -114,7 +114,7 @@ def test_within_a_pass_the_rows_so_far_are_reported(monkeypatch):
 
 
 def test_a_checkpoint_goes_on_to_the_bits_of_a_fit_that_was_never_interrupted(tmp_path):
-    for phase in ("relevance", "fit", "held-out noise 2 of 2"):
+    for phase in ("relevance", "held-out rows 2 of 2, variant 1 of 2", "held-out rows 1 of 2, variant 2 of 2", "fit"):
         with ctrl_c_in(phase, 11), pytest.warns(InterruptedFitWarning, match="goes on from .*ck"):
             regressor().fit(X, Y, checkpoint=tmp_path / "ck")
     model = regressor().fit(X, Y, checkpoint=tmp_path / "ck")

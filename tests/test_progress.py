@@ -103,14 +103,14 @@ assert not logging.getLogger("balinp").handlers
     ("verbose", "setup", "printed", "errors"),
     [
         (0, "none", 0, 0),
-        (1, "none", 0, 8),
-        (2, "none", 0, 8 + 48),
-        (0, "logging", 8 + 48, 0),
-        (2, "logging", 8 + 48, 0),
+        (1, "none", 0, 12),
+        (2, "none", 0, 12 + 72),
+        (0, "logging", 12 + 72, 0),
+        (2, "logging", 12 + 72, 0),
     ],
 )
 def test_verbose_writes_to_stderr_unless_logging_is_set_up(verbose, setup, printed, errors):
-    """Two lines for each of the four fits and one for each of their twelve iterations, every one once."""
+    """Two lines for each of the six fits and one for each of their twelve iterations, every one once."""
     line = [sys.executable, "-c", SCRIPT, str(verbose), setup]
     result = subprocess.run(line, capture_output=True, text=True, check=True, cwd=FOLDER.parent)
     assert len(result.stdout.splitlines()) == printed
