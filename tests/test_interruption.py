@@ -182,7 +182,8 @@ def command(folder, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     rows = "".join(f"{a},{b},{c},{y}\n" for (a, b, c), y in zip(X, Y))
     (folder / "t.csv").write_text("a,b,c,y\n" + rows)
-    line = [sys.executable, "-m", "balinp", "fit", "t.csv", "--target", "y", "--hidden", "6", "-vv", *arguments]
+    line = [sys.executable, "-m", "balinp", "fit", "t.csv", "--target", "y", "--hidden", "6", "-vv"]
+    line += ["--max-iterations", "100", *arguments]
     process = subprocess.Popen(
         line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
