@@ -91,8 +91,9 @@ def draw(results: dict[str, np.ndarray], path: Path) -> None:
         smooth = [np.median(values[max(0, t - 4) : t + 5]) for t in range(len(values))]
         axis.plot(FIRST + np.arange(len(values)), smooth, style, color=colour, lw=1.6, label=name)
     axis.axhline(0.5 * np.log(2 * np.pi * np.e * NOISE**2), color="0.3", lw=0.8, label="entropy of the noise")
-    axis.set(xlabel="batch", ylabel="NLL of the batch before it is learnt (nats per row)", yscale="symlog")
-    axis.legend(fontsize=8, loc="upper left")
+    axis.set(xlabel="batch", ylabel="NLL of the batch before it is learnt (nats per row)")
+    axis.set(ylim=(-0.3, 1.5), title="the frozen model leaves the picture above")
+    axis.legend(fontsize=8, loc="upper center")
     axis.grid(alpha=0.25)
     save_figure(figure, path)
 

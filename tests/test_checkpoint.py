@@ -51,6 +51,7 @@ def worker(*arguments):
     return json.loads(result.stdout)
 
 
+@pytest.mark.equation("eq:resume")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("kind", ["regression", "mini-batches", "classes"])
 def test_fourteen_kills_change_no_bit(kind, tmp_path):
@@ -163,6 +164,7 @@ def test_a_finished_estimator_repeats_nothing(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.predict(X), first)
 
 
+@pytest.mark.equation("eq:resume")
 def test_without_a_seed_the_kept_random_numbers_are_taken(tmp_path):
     first = BALIClassifier((5,), max_iterations=8).fit(X, Y[:, 0] > 0, checkpoint=tmp_path / "ck")
     again = BALIClassifier((5,), max_iterations=8).fit(X, Y[:, 0] > 0, checkpoint=tmp_path / "ck")
