@@ -88,6 +88,8 @@ def test_every_fit_can_be_interrupted_and_leaves_a_model(phase, iterations, tmp_
     assert np.all(std > 0)
     model.save(tmp_path / "m.npz")
     np.testing.assert_array_equal(BALIRegressor.load(tmp_path / "m.npz").predict(X), mean)
+    if phase == "held-out noise 1 of 2":  # the noise is what training learnt
+        assert model.noise_variance_ == pytest.approx(model.history_[-1].noise_variance, rel=1e-12)
     if phase == "relevance":
         assert model.history_[-1].train_nll < model.history_[0].train_nll
         alone = regressor(relevance=False, validation_fraction=0)
