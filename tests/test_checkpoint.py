@@ -191,11 +191,11 @@ def test_a_finished_estimator_repeats_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.equation("eq:resume")
 def test_without_a_seed_the_kept_random_numbers_are_taken(tmp_path):
-    first = BALIClassifier((5,), max_iterations=8).fit(X, Y[:, 0] > 0, checkpoint=tmp_path / "ck")
-    again = BALIClassifier((5,), max_iterations=8).fit(X, Y[:, 0] > 0, checkpoint=tmp_path / "ck")
-    np.testing.assert_array_equal(first.predict_proba(X), again.predict_proba(X))
-    other = BALIClassifier((5,), max_iterations=8).fit(X, Y[:, 0] > 0)
-    assert np.any(other.predict_proba(X) != first.predict_proba(X))
+    first = BALIRegressor((5,), max_iterations=8).fit(X, Y, checkpoint=tmp_path / "ck")
+    again = BALIRegressor((5,), max_iterations=8).fit(X, Y, checkpoint=tmp_path / "ck")
+    np.testing.assert_array_equal(first.predict(X), again.predict(X), "also the draws of the predictive")
+    other = BALIRegressor((5,), max_iterations=8).fit(X, Y)
+    assert np.any(other.predict(X) != first.predict(X))
 
 
 @pytest.mark.parametrize(

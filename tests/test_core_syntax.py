@@ -15,7 +15,8 @@ from balinp.testing.device_api import API, check_call
 
 LIBRARIES = {"numpy", "scipy", "cupy", "cupyx"}
 FOLDER = Path(balinp.__file__).parent
-SHELL = {"backend", "base", "cli", "classifier", "errors", "metrics", "options", "params", "persistence", "plots"}
+SHELL = {"checkpoint", "interruption", "learning", "progress", "session", "streaming"}
+SHELL |= {"backend", "base", "cli", "classifier", "errors", "metrics", "options", "params", "persistence", "plots"}
 SHELL |= {
     "heldout",
     "regressor",

@@ -93,6 +93,8 @@ rng = np.random.default_rng(0)
 X = rng.standard_normal((60, 3))
 if sys.argv[2] == "logging":
     logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(name)s|%(message)s")
+elif sys.argv[2] == "level":  # but no handler that would take the lines
+    logging.getLogger("balinp").setLevel(logging.DEBUG)
 BALIRegressor((6,), max_iterations=12, random_state=0, verbose=int(sys.argv[1])).fit(X, X[:, 0])
 assert not logging.getLogger("balinp").handlers
 """
