@@ -115,11 +115,14 @@ def test_within_a_pass_the_rows_so_far_are_reported(monkeypatch):
     assert model.predict_proba(X).shape == (60, 2)
 
 
-def test_a_checkpoint_goes_on_to_the_bits_of_a_fit_that_was_never_interrupted(tmp_path):
+def test_a_checkpoint_goes_on_to_the_bits_of_a_fit_that_was_never_interrupted(tmp_path, monkeypatch):
+    step, calls = balinp.training.bali_step, []
+    monkeypatch.setattr(balinp.training, "bali_step", lambda *args: (calls.append(1), step(*args))[1])
     for phase in ("relevance", "fit", "held-out noise 2 of 2"):
         with ctrl_c_in(phase, 11), pytest.warns(InterruptedFitWarning, match="goes on from .*ck"):
             regressor().fit(X, Y, checkpoint=tmp_path / "ck")
     model = regressor().fit(X, Y, checkpoint=tmp_path / "ck")
+    assert len(calls) == 4 * 30, "no iteration is made twice"
     np.testing.assert_array_equal(model.predict(X), regressor().fit(X, Y).predict(X))
 
 
