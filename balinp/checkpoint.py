@@ -63,11 +63,12 @@ class Checkpoint:
         if self._begun is None:
             self._begun = {"what": what, "generator": generator.bit_generator.state}
             return
-        self._refuse(sorted(name for name in what if what[name] != self._begun["what"].get(name)))
-        try:
-            generator.bit_generator.state = unpacked_generator(self._begun["generator"]).bit_generator.state
-        except (KeyError, TypeError, ValueError):
+        with self._damage():
+            begun, start = dict(self._begun["what"]), unpacked_generator(self._begun["generator"]).bit_generator.state
+        self._refuse(sorted(name for name in what if what[name] != begun.get(name)))
+        if start["bit_generator"] != generator.bit_generator.state["bit_generator"]:
             self._refuse(["random_state"])
+        generator.bit_generator.state = start
 
     def part(self, name: str) -> Part:
         """The place of the fit called ``name``, to pass to ``balinp.fit(checkpoint=...)``."""

@@ -51,6 +51,7 @@ def worker(*arguments):
     return json.loads(result.stdout)
 
 
+@pytest.mark.equation("eq:resume")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("kind", ["regression", "mini-batches", "classes"])
 def test_fourteen_kills_change_no_bit(kind, tmp_path):
@@ -131,6 +132,31 @@ def test_a_core_fit_killed_after_any_iteration_goes_on_to_the_same_bits(
     np.testing.assert_equal(used.bit_generator.state, whole.bit_generator.state)
 
 
+@pytest.mark.parametrize("kind", [BALIRegressor, BALIClassifier])
+def test_on_a_device_too(kind, backend, tmp_path, monkeypatch):
+    """Data and state live on the backend."""
+    y = Y if kind is BALIRegressor else Y[:, 0] > 0
+
+    def learn(**options):
+        model = kind((5,), max_iterations=8, batch_size=16, random_state=0, backend=backend.name)
+        return model.fit(backend.asarray(X), y, **options)
+
+    whole, keep, count = learn(), Checkpoint.keep, [0]
+
+    def deadly(self, standing, now, name="fit"):
+        keep(self, standing, now, name)
+        count[0] += 1
+        if count[0] in (3, 9):
+            raise KilledError
+
+    monkeypatch.setattr(Checkpoint, "keep", deadly)
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            learn(checkpoint=tmp_path / "ck", every=0)
+    resumed = learn(checkpoint=tmp_path / "ck", every=0)
+    np.testing.assert_array_equal(resumed.predict_distribution(X).mean, whole.predict_distribution(X).mean)
+
+
 def test_a_finished_fit_returns_at_once_and_warns_again(tmp_path):
     arguments, options = subject("gaussian", np.float64, False, None)
     options["settings"] = replace(options["settings"], tolerance=1e-9)
@@ -163,12 +189,13 @@ def test_a_finished_estimator_repeats_nothing(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.predict(X), first)
 
 
+@pytest.mark.equation("eq:resume")
 def test_without_a_seed_the_kept_random_numbers_are_taken(tmp_path):
-    first = BALIClassifier((5,), max_iterations=8).fit(X, Y[:, 0] > 0, checkpoint=tmp_path / "ck")
-    again = BALIClassifier((5,), max_iterations=8).fit(X, Y[:, 0] > 0, checkpoint=tmp_path / "ck")
-    np.testing.assert_array_equal(first.predict_proba(X), again.predict_proba(X))
-    other = BALIClassifier((5,), max_iterations=8).fit(X, Y[:, 0] > 0)
-    assert np.any(other.predict_proba(X) != first.predict_proba(X))
+    first = BALIRegressor((5,), max_iterations=8).fit(X, Y, checkpoint=tmp_path / "ck")
+    again = BALIRegressor((5,), max_iterations=8).fit(X, Y, checkpoint=tmp_path / "ck")
+    np.testing.assert_array_equal(first.predict(X), again.predict(X), "also the draws of the predictive")
+    other = BALIRegressor((5,), max_iterations=8).fit(X, Y)
+    assert np.any(other.predict(X) != first.predict(X))
 
 
 @pytest.mark.parametrize(
@@ -242,6 +269,34 @@ def test_foreign_and_damaged_files_are_refused_and_kept(tmp_path):
     files.write_arrays(tmp_path / "nan", checkpoint_kind(), header, arrays)
     with pytest.raises(ModelFileError, match=r"nan is damaged.*mean of layer 0 must be finite.*delete it"):
         model.fit(X, Y, checkpoint=tmp_path / "nan")
+
+
+def test_flipped_bytes_are_refused_or_harmless(tmp_path):
+    def learn():
+        return BALIRegressor((5,), max_iterations=4, random_state=0).fit(X, Y, checkpoint=tmp_path / "ck")
+
+    expected, refused = learn().predict(X), 0
+    whole = (tmp_path / "ck").read_bytes()
+    for place in np.random.default_rng(1).integers(0, len(whole), 40):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        (tmp_path / "ck").write_bytes(damaged)
+        try:
+            np.testing.assert_array_equal(learn().predict(X), expected)
+        except ModelFileError:
+            refused += 1
+    assert refused > 30
+
+
+def test_another_kind_of_random_numbers_is_refused(tmp_path):
+    def learn(kind):
+        state = np.random.Generator(kind(0))
+        return BALIRegressor((5,), max_iterations=4, random_state=state).fit(X, Y, checkpoint=tmp_path / "ck")
+
+    learn(np.random.PCG64)
+    learn(np.random.PCG64)
+    with pytest.raises(InvalidArgumentError, match="with other random_state"):
+        learn(np.random.MT19937)
 
 
 def checkpoint_kind():
