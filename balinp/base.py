@@ -13,6 +13,7 @@ from . import persistence
 from .backend import Backend, get_backend
 from .checkpoint import EVERY, Checkpoint
 from .errors import InvalidArgumentError, NotFittedError
+from .heldout import HeldOut
 from .interruption import Interruption
 from .learning import learn, learn_batch
 from .likelihoods import Likelihood
@@ -265,17 +266,11 @@ class BALIEstimator(Parameters, ABC):
         """How much each input counts, (d,), as a first fit says; None: all alike."""
         return None
 
-    def _calibrated(
-        self,
-        state: BALIState,
-        x: np.ndarray,
-        targets: np.ndarray,
-        weight: np.ndarray | None,
-        settings: Settings,
-        session: Session,
-    ) -> BALIState:
-        """What held-out rows say better than the training rows, put into the fitted state."""
-        return state
+    def _held_out(
+        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings, session: Session
+    ) -> HeldOut | None:
+        """The settings and the noise that rows held out of a few fits speak for; None: nothing was held out."""
+        return None
 
     @abstractmethod
     def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:

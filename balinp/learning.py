@@ -17,9 +17,9 @@ from .validation import as_generator
 
 
 def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbacks: Any, session: Session) -> Any:
-    """Fit ``estimator``: relevance of the inputs, the fit proper, noise on held-out rows, each as it wants; itself.
+    """Fit ``estimator``: relevance of the inputs, what held-out rows say, the fit proper, each as it wants; itself.
 
-    Interrupted in the first, that fit's network is the model; in the last, the noise is what training learnt.
+    Interrupted before the last, the network of the fit that was going on is the model.
     """
     data = estimator._prepare_data(X, y, sample_weight)
     generator = as_generator(estimator.random_state)
@@ -28,11 +28,15 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
         session.checkpoint.begin({"estimator": type(estimator).__name__, **params}, generator)
     estimator._predict_seed = int(generator.integers(2**63))
     settings = estimator._fit_settings(len(data[0]))
-    relevance, result = estimator._relevance(*data, settings, session), session.last
-    if result is None or not result.interrupted:
+    relevance, held_out = estimator._relevance(*data, settings, session), None
+    if not _ended(session):
         if relevance is not None:
             estimator.x_scaler_ = replace(estimator.x_scaler_, scale=estimator.x_scaler_.scale / relevance)
             data = (data[0] * relevance.astype(estimator._dtype), *data[1:])
+        held_out = estimator._held_out(*data, settings, session)
+        settings = settings if held_out is None else held_out.settings
+    result = session.last
+    if not _ended(session):
         backend = get_backend(estimator.backend)
         x, targets, weight = estimator._moved(data, backend)
         more: dict[str, Any] = {"sample_weight": weight, "callbacks": callbacks}
@@ -41,16 +45,21 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
         core = estimator._network(), estimator._likelihood()
         result = session.fit("fit", x, targets, *core, generator, settings, **more)
     estimator._generator = generator
+    assert result is not None
     estimator.state_ = result.state
-    if not session.interrupted():
-        calibrated = estimator._calibrated(result.state, *data, settings, session)
-        estimator.state_ = result.state if session.interrupted() else calibrated
+    if held_out is not None:
+        estimator.state_ = replace(result.state, likelihood=held_out.likelihood)
     estimator.history_ = [estimator._in_units(record) for record in result.history]
     estimator.n_iter_, estimator.converged_ = result.state.iteration, result.converged
     estimator.n_rows_seen_ = float(len(data[0]) if data[2] is None else data[2].sum())
     if session.interrupted():
         _tell_interrupted(session, estimator.n_iter_)
     return estimator
+
+
+def _ended(session: Session) -> bool:
+    """Whether no other fit should begin: Ctrl-C came, in a fit or since, and there is a network to be the model."""
+    return session.last is not None and session.interrupted()
 
 
 def _tell_interrupted(session: Session, iteration: int) -> None:
