@@ -52,7 +52,9 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None
         os.replace(temporary, target)
         temporary = None
     except OSError as error:
-        raise ModelFileError(f"cannot write {target}: {error.strerror or error}; choose a writable folder") from error
+        raise ModelFileError(
+            f"cannot write {target}: {error.strerror or error}; choose a writable folder with room"
+        ) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

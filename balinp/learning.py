@@ -58,8 +58,8 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
 
 
 def _ended(session: Session) -> bool:
-    """Whether one of the fits was interrupted."""
-    return session.last is not None and session.last.interrupted
+    """Whether no other fit should begin: Ctrl-C came, in a fit or since, and there is a network to be the model."""
+    return session.last is not None and session.interrupted()
 
 
 def _tell_interrupted(session: Session, iteration: int) -> None:

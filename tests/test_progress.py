@@ -102,13 +102,7 @@ assert not logging.getLogger("balinp").handlers
 
 @pytest.mark.parametrize(
     ("verbose", "setup", "printed", "errors"),
-    [
-        (0, "none", 0, 0),
-        (1, "none", 0, 12),
-        (2, "none", 0, 12 + 72),
-        (0, "logging", 12 + 72, 0),
-        (2, "logging", 12 + 72, 0),
-    ],
+    [(0, "none", 0, 0), (1, "none", 0, 12), (2, "none", 0, 84), (1, "level", 0, 12), (0, "logging", 84, 0)],
 )
 def test_verbose_writes_to_stderr_unless_logging_is_set_up(verbose, setup, printed, errors):
     """Two lines for each of the six fits and one for each of their twelve iterations, every one once."""
