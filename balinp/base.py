@@ -16,12 +16,15 @@ from .errors import InvalidArgumentError, NotFittedError
 from .likelihoods import Likelihood
 from .mlp import MLP
 from .params import Parameters
+from .passes import blocks, held_rows
 from .predictive import Predictive, predict_linearized, predict_monte_carlo
+from .rows import RowSource, gathered, on_backend
+from .scales import Standardizer
 from .settings import Settings
 from .solver import BALIState, bali_step, initial_state
 from .training import IterationRecord, fit
 from .validation import (
-    Standardizer,
+    Rows,
     as_features,
     as_generator,
     as_sample_weight,
@@ -29,6 +32,8 @@ from .validation import (
 )
 
 Callback = Callable[[BALIState, IterationRecord], Any]
+PREDICTED_BYTES = 2**26  # of the draws and covariances of the rows that ``predict`` works on at once
+PREDICTIVE_ROWS = 1024  # the predictive's own blocks: whole ones, so that the bits are the same
 
 
 class BALIEstimator(Parameters, ABC):
@@ -39,6 +44,9 @@ class BALIEstimator(Parameters, ABC):
 
     backend "cupy" does the training and the predictions on the GPU. X, y and weights may then be NumPy or CuPy arrays,
     and what comes back is of the kind that X is; checks and scales are made on the host, files are the same.
+
+    Memory-mapped X and y (np.load(..., mmap_mode="r")) are read block by block and never held; Dask arrays stay with
+    the workers of the running cluster (balinp.distributed), and predictions of them are Dask arrays.
     """
 
     _preset: str | None
@@ -107,7 +115,7 @@ class BALIEstimator(Parameters, ABC):
             self.x_scaler_ = replace(self.x_scaler_, scale=self.x_scaler_.scale / relevance)
             data = (data[0] * relevance.astype(self._dtype), *data[1:])
         x, targets, weight = self._moved(data, get_backend(self.backend))
-        watched = None if test is None else self._moved(self._later_data(*test, None), get_backend(self.backend))[:2]
+        watched = None if test is None else self._watched(*test)
         result = fit(
             x, targets, self._network(), self._likelihood(), generator, settings, None, None, watched, weight, callback
         )
@@ -118,11 +126,15 @@ class BALIEstimator(Parameters, ABC):
         self.n_rows_seen_ = float(len(x) if weight is None else weight.sum())
         return self
 
+    def _watched(self, X: Any, y: Any) -> tuple[Any, ...]:
+        x, targets, _ = self._later_data(X, y, None)
+        return self._moved((gathered(x), gathered(targets)), get_backend(self.backend))
+
     def predict_distribution(self, X: Any) -> Predictive:
         """The whole predictive distribution at X (n, d): means, aleatoric and epistemic covariances (see Predictive).
 
         In the units of y; linearised or Monte Carlo as the parameter ``predictive`` says. The same X gives the same
-        bits. Arrays of the kind that X is (see ``backend``).
+        bits. Arrays of the kind that X is (see ``backend``), in memory and as many as X has rows.
         """
         predictive = self._predictive(X)
         return Predictive(*(None if part is None else self._like(X, part) for part in vars(predictive).values()))
@@ -130,7 +142,28 @@ class BALIEstimator(Parameters, ABC):
     def _predictive(self, X: Any) -> Predictive:
         """``predict_distribution`` on the host."""
         self._check_fitted()
-        x = self.x_scaler_.transform(as_features(self._host(X), self.n_features_in_, self._names()), self._dtype)
+        return self._predictive_of(as_features(self._host(X), self.n_features_in_, self._names()))
+
+    def _by_blocks(self, X: Any, part: Callable[[Predictive], np.ndarray]) -> Any:
+        """``part`` of the predictive, an array with a row for each row of X, in the memory of a block of rows.
+
+        A lazy Dask array where X is one.
+        """
+        self._check_fitted()
+        features = as_features(self._host(X), self.n_features_in_, self._names())
+        if hasattr(features, "reduce_blocks"):
+            from .distributed import predicted  # Dask is optional
+
+            return predicted(lambda rows: self._by_blocks(rows, part), features)
+        k = self._outputs()
+        each = 8 * k * (self.draws if self.predictive == "monte_carlo" else k * (len(self.hidden_widths) + 2))
+        rows = max(1, PREDICTED_BYTES // (PREDICTIVE_ROWS * each)) * PREDICTIVE_ROWS
+        parts = [part(self._predictive_of(features[block])) for block in blocks(len(features), rows)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _predictive_of(self, features: Rows) -> Predictive:
+        """The predictive at checked features, all in memory."""
+        x = self.x_scaler_.transform(gathered(features), self._dtype)
         if not np.all(np.isfinite(x)):
             raise InvalidArgumentError("X lies too far from the training data to be represented; check its units")
         core = self.state_.mlp.backend
@@ -185,26 +218,28 @@ class BALIEstimator(Parameters, ABC):
             x, targets, weight = self._later_data(X, y, sample_weight)
         self.n_rows_seen_ += float(len(x) if weight is None else weight.sum())
         settings = self._fit_settings(len(x))
-        x, targets, weight = self._moved((x, targets, weight), self.state_.mlp.backend)
+        x, targets, weight = held_rows(*self._moved((x, targets, weight), self.state_.mlp.backend))
         self.state_ = bali_step(self.state_, x, targets, self._generator, settings, self.n_rows_seen_, weight)
         self.n_iter_ += 1
         return self
 
-    def _prepare_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _prepare_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Rows, Rows | None]:
         features = as_features(self._host(X))
         weight = as_sample_weight(self._host(sample_weight), len(features))
-        keep = slice(None) if weight is None else weight > 0
         targets = self._fit_targets(self._host(y), features, weight)
         self.n_features_in_ = features.shape[1]
         self.__dict__.pop("feature_names_in_", None)
         names = feature_names(X)
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
-        self.x_scaler_ = Standardizer.from_data(features[keep], None if weight is None else weight[keep], True)
-        x = self.x_scaler_.transform(features[keep], self._dtype)
-        return x, targets[keep], None if weight is None else weight[keep].astype(self._dtype)
+        self.x_scaler_ = Standardizer.from_data(features, weight, True)
+        if weight is not None and not any(isinstance(rows, RowSource) for rows in (features, targets, weight)):
+            keep = weight > 0  # a source keeps its rows without weight, which add nothing to any sum
+            features, targets, weight = features[keep], targets[keep], weight[keep]
+        x = self.x_scaler_.transform(features, self._dtype)
+        return x, targets, None if weight is None else weight.astype(self._dtype)
 
-    def _later_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _later_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Rows, Rows | None]:
         features = as_features(self._host(X), self.n_features_in_, self._names())
         weight = as_sample_weight(self._host(sample_weight), len(features))
         x = self.x_scaler_.transform(features, self._dtype)
@@ -213,7 +248,7 @@ class BALIEstimator(Parameters, ABC):
     @staticmethod
     def _moved(arrays: tuple[Any, ...], backend: Backend) -> tuple[Any, ...]:
         """Data checked and scaled on the host, moved to where the core works; None stays None."""
-        return tuple(None if array is None else backend.asarray(array) for array in arrays)
+        return tuple(on_backend(array, backend) for array in arrays)
 
     def _host(self, values: Any) -> Any:
         """``values`` as a NumPy array if they are one of the backend; anything else as it is."""
@@ -281,24 +316,22 @@ class BALIEstimator(Parameters, ABC):
     @abstractmethod
     def _likelihood(self) -> Likelihood: ...
 
-    def _relevance(
-        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings
-    ) -> np.ndarray | None:
+    def _relevance(self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings) -> np.ndarray | None:
         """How much each input counts, (d,), as a first fit says; None: all alike."""
         return None
 
     def _calibrated(
-        self, state: BALIState, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings
+        self, state: BALIState, x: Rows, targets: Rows, weight: Rows | None, settings: Settings
     ) -> BALIState:
         """What held-out rows say better than the training rows, put into the fitted state."""
         return state
 
     @abstractmethod
-    def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    def _fit_targets(self, y: Any, features: Rows, weight: Rows | None) -> Rows:
         """Check y, learn its scale or classes, set _dtype; the targets the core works on."""
 
     @abstractmethod
-    def _later_targets(self, y: Any, rows: int) -> np.ndarray: ...
+    def _later_targets(self, y: Any, rows: int) -> Rows: ...
 
     @abstractmethod
     def _rescaled(self, predictive: Predictive) -> Predictive: ...

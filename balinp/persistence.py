@@ -20,10 +20,10 @@ from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian
 from .matrix_normal import MatrixNormal
 from .mlp import MLP
+from .scales import Standardizer
 from .solver import BALIState, LayerState
 from .statistics import LayerStatistics
 from .training import IterationRecord
-from .validation import Standardizer
 
 FORMAT, VERSION = "balinp-model", 1
 _SUMS = ("gram", "cross", "target_gram", "curvature")

@@ -13,6 +13,7 @@ from .errors import ConvergenceWarning, InvalidArgumentError
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian, Likelihood
 from .mlp import MLP
+from .passes import held_rows
 from .predictive import predict_monte_carlo
 from .settings import Settings
 from .solver import BALIState, bali_step, initial_state
@@ -70,12 +71,14 @@ def fit(
     Shapes: x (N, D), y (N, K) or class indices (N,), sample_weight (N,); ``test`` a pair like (x, y). ``settings``,
     or ``preset`` ("literal": the abstract's reading alone). ``state`` continues an earlier fit. ``callback(state,
     record)`` runs after every iteration and ends the fit by returning True. ``generator`` is a numpy Generator: the
-    same seed gives the same bits. Warns with ConvergenceWarning when the budget of iterations ends first; raises as
-    bali_step does.
+    same seed gives the same bits. Rows may be Dask arrays (``balinp.distributed``; a mini-batch then takes its share of
+    every chunk) or a RowSource (``balinp.rows``). Warns with ConvergenceWarning when the budget of iterations ends
+    first; raises as bali_step does.
     """
     if settings is not None and preset is not None:
         raise InvalidArgumentError("give settings or preset, not both; Settings.preset(name, ...) joins them")
     settings = settings or Settings.preset(preset)
+    x, y, sample_weight = held_rows(x, y, sample_weight)
     _check_rows(x, y, mlp, likelihood, sample_weight)
     state = state or initial_state(mlp, likelihood, generator, settings, x.dtype)
     total = float(len(x)) if sample_weight is None else float(sample_weight.sum())
@@ -85,7 +88,7 @@ def fit(
     patience = max(3, -(-settings.patience // per_pass))  # in passes
     for _ in range(-(-settings.max_iterations // per_pass)):
         losses = 0.0
-        for rows in _batches(len(x), per_pass, generator, mlp.backend):
+        for rows in _batches(x, per_pass, generator, mlp.backend):
             weight = None if sample_weight is None else sample_weight[rows]
             state = bali_step(state, x[rows], y[rows], generator, settings, total, weight)
             losses += state.training_loss * (float(len(y[rows])) if weight is None else float(weight.sum()))
@@ -113,11 +116,16 @@ def has_plateaued(losses: Sequence[float], patience: int, tolerance: float) -> b
     return sum(losses[-2 * patience : -patience]) / patience - sum(losses[-patience:]) / patience < tolerance
 
 
-def _batches(rows: int, count: int, generator: Any, backend: Backend) -> Iterator[Any]:
-    """All rows at once, or a random partition of them into ``count`` batches of nearly equal size."""
+def _batches(x: Array, count: int, generator: Any, backend: Backend) -> Iterator[Any]:
+    """All rows at once, or a random partition of them into ``count`` batches of nearly equal size; a source whose rows
+    are elsewhere makes its own."""
     if count == 1:
         yield slice(None)
         return
+    if hasattr(x, "batches"):
+        yield from x.batches(count, generator)
+        return
+    rows = len(x)
     order = backend.asarray(generator.permutation(rows))
     for i in range(count):
         yield order[rows * i // count : rows * (i + 1) // count]
