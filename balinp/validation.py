@@ -186,8 +186,9 @@ def _refuse_rows(array: Rows, rows: int, name: str) -> None:
 
 
 def _refuse_non_finite(array: Rows, name: str) -> None:
-    count, place, value = reduce_blocks(_non_finite, block_rows(array), array, combine=_both) or (0, (), "")
-    if count:
+    found: Found | None = reduce_blocks(_non_finite, block_rows(array), array, combine=_both)
+    if found is not None and found[0]:
+        count, place, value = found
         where = f"row {place[0]}" + (f", column {place[1]}" if array.ndim == 2 else "")
         raise InvalidArgumentError(f"{name} contains {value} in {where} ({count} such entries); drop or fill them")
 
