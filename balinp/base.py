@@ -32,7 +32,7 @@ from .validation import (
 )
 
 Callback = Callable[[BALIState, IterationRecord], Any]
-PREDICTED_BYTES = 2**26  # of the draws and covariances of the rows that ``predict`` works on at once
+PREDICTED_BYTES = 2**26  # that the rows which ``predict`` works on at once take
 PREDICTIVE_ROWS = 1024  # the predictive's own blocks: whole ones, so that the bits are the same
 
 
@@ -156,7 +156,8 @@ class BALIEstimator(Parameters, ABC):
 
             return predicted(lambda rows: self._by_blocks(rows, part), features)
         k = self._outputs()
-        each = 8 * k * (self.draws if self.predictive == "monte_carlo" else k * (len(self.hidden_widths) + 2))
+        drawn = self.draws if self.predictive == "monte_carlo" else k * (len(self.hidden_widths) + 2)
+        each = 8 * (3 * self.n_features_in_ + 6 * k * drawn)  # of a row: scaled; its draws and what is made of them
         rows = max(1, PREDICTED_BYTES // (PREDICTIVE_ROWS * each)) * PREDICTIVE_ROWS
         parts = [part(self._predictive_of(features[block])) for block in blocks(len(features), rows)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -89,9 +89,9 @@ def fit(
     for _ in range(-(-settings.max_iterations // per_pass)):
         losses = 0.0
         for rows in _batches(x, per_pass, generator, mlp.backend):
-            weight = None if sample_weight is None else sample_weight[rows]
-            state = bali_step(state, x[rows], y[rows], generator, settings, total, weight)
-            losses += state.training_loss * (float(len(y[rows])) if weight is None else float(weight.sum()))
+            batch_x, batch_y, weight = (_taken(array, rows) for array in (x, y, sample_weight))
+            state = bali_step(state, batch_x, batch_y, generator, settings, total, weight)
+            losses += state.training_loss * (float(len(batch_y)) if weight is None else float(weight.sum()))
         history.append(_record(state, losses / total, test, time.perf_counter() - start))
         stop = callback is not None and callback(state, history[-1]) is True
         converged = has_plateaued([r.train_nll for r in history[settings.warmup :]], patience, settings.tolerance)
@@ -129,6 +129,11 @@ def _batches(x: Array, count: int, generator: Any, backend: Backend) -> Iterator
     order = backend.asarray(generator.permutation(rows))
     for i in range(count):
         yield order[rows * i // count : rows * (i + 1) // count]
+
+
+def _taken(array: Any, rows: Any) -> Any:
+    """Those rows of an array; all of them as they are, lest a file be read for them."""
+    return array if array is None or isinstance(rows, slice) else array[rows]
 
 
 def _record(state: BALIState, loss: float, test: tuple[Array, Array] | None, seconds: float) -> IterationRecord:
