@@ -12,11 +12,11 @@ import numpy as np
 
 from . import persistence
 from .backend import Backend, get_backend
+from .blocks import blocks, held_rows
 from .errors import InvalidArgumentError, NotFittedError
 from .likelihoods import Likelihood
 from .mlp import MLP
 from .params import Parameters
-from .passes import blocks, held_rows
 from .predictive import Predictive, predict_linearized, predict_monte_carlo
 from .rows import RowSource, gathered, on_backend
 from .scales import Standardizer

@@ -16,10 +16,10 @@ from typing import Any, Self, TypeAlias
 import dask.array as da
 import numpy as np
 from dask.delayed import delayed
-from distributed import Client, get_client
+from distributed import Client, get_client, wait
 
+from .blocks import is_dask, reduce_blocks
 from .errors import InvalidArgumentError, InvalidTypeError
-from .passes import is_dask, reduce_blocks
 from .rows import RowSource, gathered
 
 Combine: TypeAlias = Callable[[Any, Any], Any]
@@ -75,7 +75,8 @@ class DaskRows(RowSource):
                 f"a Dask array must know the rows of its chunks, got shape {values.shape}; "
                 "call its compute_chunk_sizes(), or to_dask_array(lengths=True)"
             )
-        return cls(values.rechunk(dict.fromkeys(range(1, values.ndim), -1)))
+        rows = tuple(n for n in values.chunks[0] if n) or (0,)
+        return cls(values.rechunk((rows, *(-1 for _ in values.shape[1:]))))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,7 +120,7 @@ class DaskRows(RowSource):
         return list(self.array.to_delayed().reshape(-1))
 
     def reduce_blocks(self, of: Callable[..., Any], block_rows: int, *others: Any, combine: Combine = add) -> Any:
-        """``passes.reduce_blocks`` where the rows are: by blocks within a chunk, then over the chunks by a tree.
+        """``blocks.reduce_blocks`` where the rows are: by blocks within a chunk, then over the chunks by a tree.
 
         ``of``, with the weights in it, is a task of its own: it goes to each worker once, and anew if a worker dies.
         """
@@ -161,13 +162,29 @@ def client() -> Client:
 def held(x: Any, *others: Any) -> tuple[Any, ...]:
     """(x, *others) for a fit: a Dask ``x`` and all beside it, cut alike, in the memory of the workers, which spill to
     disk what does not fit; beside any other x, all of ``others`` in memory here. None stays None."""
-    rows = DaskRows.of(x) if is_dask(x) else x
+    rows, *beside = (DaskRows.of(a) if is_dask(a) else a for a in (x, *others))
     if not isinstance(rows, DaskRows):
-        return (x, *(gathered(DaskRows.of(a) if is_dask(a) else a) for a in others))
-    beside = rows._beside(tuple(DaskRows.of(a) if is_dask(a) else a for a in others))
-    found = [a for a in (rows, *beside) if a is not None]
-    kept = iter(client().persist([a.array for a in found]))
-    return tuple(None if a is None else DaskRows(next(kept)) for a in (rows, *beside))
+        return (rows, *(gathered(a) for a in beside))
+    every = [rows, *rows._beside(tuple(beside))]
+    found = [a for a in every if a is not None]
+    # what belongs to the same rows comes out of one task, so that it lies on one worker and stays there
+    chunks = [delayed(_together, pure=False)(*parts) for parts in zip(*(a.parts for a in found))]
+    kept = client().persist([_picked(chunks, i, a) for i, a in enumerate(found)])
+    wait(kept)
+    left = iter(kept)
+    return tuple(None if a is None else DaskRows(next(left)) for a in every)
+
+
+def _together(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    return arrays
+
+
+def _picked(chunks: list[Any], index: int, like: DaskRows) -> Any:
+    """The Dask array of the entries ``index`` of the chunks, with the shape of ``like``."""
+    parts = [
+        da.from_delayed(chunk[index], (rows, *like.shape[1:]), like.dtype) for chunk, rows in zip(chunks, like.chunks)
+    ]
+    return da.concatenate(parts)
 
 
 def predicted(predict: Callable[[np.ndarray], np.ndarray], x: DaskRows) -> Any:

@@ -1,7 +1,7 @@
 """Rows that stay where they are: files read block by block here, Dask arrays in ``distributed.py``.
 
 A RowSource stands in for an array wherever the fit, the checks and the scales take rows: it has shape, dtype, len and
-[rows], and every pass over it goes by ``passes.reduce_blocks``, so no more than a block is ever in memory.
+[rows], and every pass over it goes by ``blocks.reduce_blocks``, so no more than a block is ever in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from .backend import Backend
-from .passes import is_dask, reduce_blocks
+from .blocks import is_dask, reduce_blocks
 
 BLOCK_NUMBERS = 2**21  # of a block that is checked or measured: 16 MiB in float64
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .passes import reduce_blocks
+from .blocks import reduce_blocks
 from .rows import RowSource, block_rows
 
 

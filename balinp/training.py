@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .backend import Array, Backend
+from .blocks import held_rows
 from .errors import ConvergenceWarning, InvalidArgumentError
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian, Likelihood
 from .mlp import MLP
-from .passes import held_rows
 from .predictive import predict_monte_carlo
 from .settings import Settings
 from .solver import BALIState, bali_step, initial_state

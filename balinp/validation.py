@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .blocks import reduce_blocks
 from .errors import InvalidArgumentError, InvalidTypeError
-from .passes import reduce_blocks
 from .rows import RowSource, block_rows, row_source
 
 Rows: TypeAlias = Any  # np.ndarray, or a RowSource where the caller's rows are not in memory

@@ -18,8 +18,9 @@ from balinp import (
 )
 from balinp import rows as rows_module
 from balinp.backend import NUMPY, RowSigns
+from balinp.blocks import reduce_blocks
 from balinp.heteroscedastic import Heteroscedastic
-from balinp.passes import block_sums, data_sums, reduce_blocks, rows_in_memory
+from balinp.passes import block_sums, data_sums, rows_in_memory
 from balinp.rows import MappedRows, gathered, row_source
 from balinp.scales import Standardizer
 from balinp.testing.residuals import THRESHOLD, assert_residual, comparison_residual
@@ -127,7 +128,7 @@ def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path, monkeypatch):
         regressor().fit(mapped(tmp_path, x), y)
     with pytest.raises(InvalidArgumentError, match="as many rows as X"):
         regressor().fit(mapped(tmp_path, table()[0]), y[:-1])
-    with pytest.raises(InvalidArgumentError, match="must not|non-negative"):
+    with pytest.raises(InvalidArgumentError, match="must be non-negative"):
         regressor().fit(table()[0], y, np.where(np.arange(N) == 690, -1.0, 1.0))
 
 
