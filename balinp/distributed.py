@@ -15,6 +15,8 @@ from typing import Any, Self, TypeAlias
 
 import dask.array as da
 import numpy as np
+from dask.base import annotate
+from dask.core import flatten
 from dask.delayed import delayed
 from distributed import Client, get_client, wait
 
@@ -58,9 +60,10 @@ def _permutation(key: int, chunk: int, rows: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class DaskRows(RowSource):
-    """The rows of a Dask array whose chunks are cut along the rows only."""
+    """The rows of a Dask array whose chunks are cut along the rows only; ``homes``: the worker with each chunk."""
 
     array: Any
+    homes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, values: Any) -> DaskRows:
@@ -123,13 +126,14 @@ class DaskRows(RowSource):
         """``blocks.reduce_blocks`` where the rows are: by blocks within a chunk, then over the chunks by a tree.
 
         ``of``, with the weights in it, is a task of its own: it goes to each worker once, and anew if a worker dies.
+        A chunk's sums are made where the chunk is, as long as that worker lives.
         """
         columns = [[None] * len(self.parts) if a is None else a.parts for a in self._beside(others)]
         task, starts = delayed(of, traverse=False), np.cumsum([0, *self.chunks]).tolist()
-        sums: list[Any] = [
-            delayed(_chunk, pure=False)(task, combine, block_rows, start, *arrays)
-            for start, *arrays in zip(starts, self.parts, *columns)
-        ]
+        sums: list[Any] = []
+        for start, home, *arrays in zip(starts, self.homes or [None] * len(self.parts), self.parts, *columns):
+            with annotate(**_at(home)):
+                sums.append(delayed(_chunk, pure=False)(task, combine, block_rows, start, *arrays))
         while len(sums) > 1:
             groups = [sums[i : i + FAN_IN] for i in range(0, len(sums), FAN_IN)]
             sums = [delayed(_combined, pure=False)(combine, *group) for group in groups]
@@ -171,8 +175,14 @@ def held(x: Any, *others: Any) -> tuple[Any, ...]:
     chunks = [delayed(_together, pure=False)(*parts) for parts in zip(*(a.parts for a in found))]
     kept = client().persist([_picked(chunks, i, a) for i, a in enumerate(found)])
     wait(kept)
-    left = iter(kept)
-    return tuple(None if a is None else DaskRows(next(left)) for a in every)
+    holders, left = client().who_has(kept[0]), iter(kept)
+    homes = tuple(next(iter(holders.get(key, ())), "") for key in flatten(kept[0].__dask_keys__()))
+    return tuple(None if a is None else DaskRows(next(left), homes) for a in every)
+
+
+def _at(home: str | None) -> dict[str, Any]:
+    """Where a task should run: moving rows costs more than waiting for the worker that has them."""
+    return {"workers": [home], "allow_other_workers": True} if home else {}
 
 
 def _together(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
