@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed; pip install 'balinp[distributed]'")
+dask = pytest.importorskip("dask", reason="Dask is not installed; pip install 'balinp[distributed]'")
 da = pytest.importorskip("dask.array", reason="Dask's arrays are not installed; pip install 'balinp[distributed]'")
 
 from balinp import (  # noqa: E402
@@ -40,7 +41,8 @@ CHUNKS = {"one": (90,), "ragged": (1, 40, 0, 7, 42), "many": (9,) * 10}
 @contextlib.contextmanager
 def cluster(workers, processes):
     quiet = {"dashboard_address": ":0", "silence_logs": 50}
-    with (
+    with (  # on a busy machine stealing may send a lagging worker's rows to another: no bit changes, but traffic
+        dask.config.set({"distributed.scheduler.work-stealing": False}),
         distributed.LocalCluster(n_workers=workers, threads_per_worker=1, processes=processes, **quiet) as one,
         distributed.Client(one),
     ):
@@ -137,7 +139,7 @@ def test_an_iteration_is_that_of_one_machine(processes, kind, changes, chunks):
 def test_the_bits_are_the_same_for_any_number_of_workers(processes):
     state, x, y, settings = problem()
     chunks = CHUNKS["many"]
-    run = replace(settings, max_iterations=6, tolerance=0)
+    run = replace(settings, max_iterations=4, tolerance=0)
 
     def fitted(chunks=chunks):
         data = spread(x, chunks), spread(y, chunks)
@@ -153,7 +155,7 @@ def test_the_bits_are_the_same_for_any_number_of_workers(processes):
 def test_a_killed_worker_changes_no_bit(processes):
     """kill -9 of one of the two workers after the third iteration; the nanny starts another in its place."""
     state, x, y, settings = problem()
-    chunks, run = CHUNKS["many"], replace(settings, max_iterations=8, tolerance=0)
+    chunks, run = CHUNKS["many"], replace(settings, max_iterations=6, tolerance=0)
     killed = []
 
     def kill(after, record):
@@ -235,24 +237,24 @@ def count_from_now():
 
 
 def test_traffic_does_not_grow_with_the_rows(processes):
-    """400 000 rows of 5 features, 16 MB: ten iterations write less than two bits per row and iteration to connections.
+    """400 000 rows of 5 features, 16 MB: five iterations write less than two bits per row and iteration to connections.
 
-    The best of three rounds counts: the scheduler may move a chunk to an idle worker once, not in every iteration.
+    The better of two rounds counts: what is sent once, not in every iteration, is in the first.
     """
     state, *_, settings = problem(widths=(5, 6, 1))
     x = da.random.default_rng(0).standard_normal((400_000, 5), chunks=(100_000, 5))
     rows = held_rows(x, x[:, :1] ** 2, None)
     settings = replace(settings, block_rows=2048, warmup=0)
     client, rng, rounds = distributed.get_client(), np.random.default_rng(0), []
-    for _ in range(3):
+    for _ in range(2):
         count_from_now()
         client.run(count_from_now)
-        for _ in range(10):
+        for _ in range(5):
             state = bali_step(state, *rows[:2], rng, settings)
         written = [counted_so_far(), *client.run(counted_so_far).values()]
         assert min(written) > 0
         rounds.append(sum(written))
-    assert min(rounds) < 10 * 400_000 / 4
+    assert min(rounds) < 5 * 400_000 / 4
 
 
 def counted_so_far():
