@@ -82,7 +82,7 @@ def measure(folder: Path) -> dict[str, float]:
     warnings.simplefilter("ignore", ConvergenceWarning)
     start = time.perf_counter()
     with Peak() as fit, tqdm(total=ITERATIONS, desc=f"fit {len(x):,} rows", unit="iteration") as bar:
-        model.fit(x, y, callback=lambda state, record: bar.update() and None)
+        model.fit(x, y, callbacks=lambda state, record: bar.update() and None)
     middle = time.perf_counter()
     with Peak() as prediction:
         mean = model.predict(x)

@@ -167,7 +167,7 @@ def test_a_killed_worker_changes_no_bit(processes):
     def fitted(callback):
         data = spread(x, chunks), spread(y, chunks)
         generator = np.random.default_rng(3)
-        return fit(*data, state.mlp, state.likelihood, generator, run, state=state, callback=callback).state
+        return fit(*data, state.mlp, state.likelihood, generator, run, state=state, callbacks=callback).state
 
     undisturbed = fitted(None)
     identical(fitted(kill), undisturbed)
