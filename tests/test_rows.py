@@ -232,3 +232,22 @@ def test_a_pass_uses_the_signs_of_its_rows():
     assert_residual(ratio, "curvature of a pass in blocks of 33", "eq:block-sum")
     shifted = block_sums(mlp, likelihood, weights, x, y, np.roll(signs, 1, axis=0)).layers[0].curvature
     assert comparison_residual(shifted, expected, size=200) > THRESHOLD  # negative control
+
+
+def test_a_checkpoint_of_mapped_rows(tmp_path):
+    """A fit of a file, cut after its second iteration and resumed, has the bits of an uninterrupted one in memory."""
+    x, y = table()
+    file = mapped(tmp_path, x), mapped(tmp_path, y, "y")
+
+    def cut(state, record):
+        if state.iteration == 2:
+            raise RuntimeError("cut")
+
+    plain = regressor(relevance=False, validation_fraction=0)
+    whole = plain.fit(x, y).state_.means
+    kept = {"checkpoint": tmp_path / "kept.npz", "every": 0}
+    with pytest.raises(RuntimeError, match="cut"):
+        regressor(relevance=False, validation_fraction=0).fit(*file, callbacks=cut, **kept)
+    resumed = regressor(relevance=False, validation_fraction=0).fit(*file, **kept)
+    for a, b in zip(resumed.state_.means, whole, strict=True):
+        np.testing.assert_array_equal(a, b)
