@@ -101,6 +101,33 @@ class Backend:
         """
         return self.asarray(generator.standard_normal(shape), dtype=dtype)
 
+    @staticmethod
+    def row_signs(generator: Any) -> Callable[[int, int, int], np.ndarray]:
+        """``RowSigns`` under a key drawn from ``generator``: one draw however many rows there are.   (eq:draws)
+
+        A stand-in for a generator that has recorded or chosen signs gives them by a method ``row_signs`` of its own.
+        """
+        own = getattr(generator, "row_signs", None)
+        return RowSigns(int(generator.integers(2**63))) if own is None else own()
+
+
+@dataclass(frozen=True)
+class RowSigns:
+    """Random signs ±1 for every row and output, fixed by ``key`` and the row's position alone.
+
+    Bit n·K + k of the stream of PCG64(key) is the sign of row n, output k. Every sign takes one bit, so whoever holds
+    some of the rows (a block, a worker) makes their signs without those before: the stream is advanced.
+    """
+
+    key: int
+
+    def __call__(self, start: int, rows: int, columns: int) -> np.ndarray:
+        """The signs of rows ``start`` to ``start + rows``, (rows, columns) of −1 and 1 in int8."""
+        word, bit = divmod(start * columns, 64)
+        words = np.random.PCG64(self.key).advance(word).random_raw(-(-(bit + rows * columns) // 64))
+        bits = np.unpackbits(words.astype("<u8", copy=False).view(np.uint8), bitorder="little")
+        return (2 * bits[bit : bit + rows * columns].astype(np.int8) - 1).reshape(rows, columns)
+
 
 def _numpy_cholesky(matrix: np.ndarray) -> np.ndarray | None:
     if matrix.ndim > 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from . import persistence
 from .backend import Backend, get_backend
+from .blocks import blocks
 from .checkpoint import EVERY, Checkpoint
 from .errors import InvalidArgumentError, NotFittedError
 from .heldout import HeldOut
@@ -20,17 +21,22 @@ from .likelihoods import Likelihood
 from .mlp import MLP
 from .params import Parameters
 from .predictive import Predictive, predict_linearized, predict_monte_carlo
+from .rows import RowSource, gathered, on_backend
+from .scales import Standardizer
 from .session import Session
 from .settings import Settings
 from .solver import BALIState
 from .training import Callback, IterationRecord
 from .validation import (
-    Standardizer,
+    Rows,
     as_features,
     as_generator,
     as_sample_weight,
     feature_names,
 )
+
+PREDICTED_BYTES = 2**26  # that the rows which ``predict`` works on at once take
+PREDICTIVE_ROWS = 1024  # the predictive's own blocks: whole ones, so that the bits are the same
 
 
 class BALIEstimator(Parameters, ABC):
@@ -41,6 +47,9 @@ class BALIEstimator(Parameters, ABC):
 
     backend "cupy" does the training and the predictions on the GPU. X, y and weights may then be NumPy or CuPy arrays,
     and what comes back is of the kind that X is; checks and scales are made on the host, files are the same.
+
+    Memory-mapped X and y (np.load(..., mmap_mode="r")) are read block by block and never held; Dask arrays stay with
+    the workers of the running cluster (balinp.distributed), and predictions of them are Dask arrays.
     """
 
     _preset: str | None
@@ -115,7 +124,7 @@ class BALIEstimator(Parameters, ABC):
         """The whole predictive distribution at X (n, d): means, aleatoric and epistemic covariances (see Predictive).
 
         In the units of y; linearised or Monte Carlo as the parameter ``predictive`` says. The same X gives the same
-        bits. Arrays of the kind that X is (see ``backend``).
+        bits. Arrays of the kind that X is (see ``backend``), in memory and as many as X has rows.
         """
         predictive = self._predictive(X)
         return Predictive(*(None if part is None else self._like(X, part) for part in vars(predictive).values()))
@@ -123,7 +132,29 @@ class BALIEstimator(Parameters, ABC):
     def _predictive(self, X: Any) -> Predictive:
         """``predict_distribution`` on the host."""
         self._check_fitted()
-        x = self.x_scaler_.transform(as_features(self._host(X), self.n_features_in_, self._names()), self._dtype)
+        return self._predictive_of(as_features(self._host(X), self.n_features_in_, self._names()))
+
+    def _by_blocks(self, X: Any, part: Callable[[Predictive], np.ndarray]) -> Any:
+        """``part`` of the predictive, an array with a row for each row of X, in the memory of a block of rows.
+
+        A lazy Dask array where X is one.
+        """
+        self._check_fitted()
+        features = as_features(self._host(X), self.n_features_in_, self._names())
+        if hasattr(features, "reduce_blocks"):
+            from .distributed import predicted  # Dask is optional
+
+            return predicted(lambda rows: self._by_blocks(rows, part), features)
+        k = self._outputs()
+        drawn = self.draws if self.predictive == "monte_carlo" else k * (len(self.hidden_widths) + 2)
+        each = 8 * (3 * self.n_features_in_ + 6 * k * drawn)  # of a row: scaled; its draws and what is made of them
+        rows = max(1, PREDICTED_BYTES // (PREDICTIVE_ROWS * each)) * PREDICTIVE_ROWS
+        parts = [part(self._predictive_of(features[block])) for block in blocks(len(features), rows)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _predictive_of(self, features: Rows) -> Predictive:
+        """The predictive at checked features, all in memory."""
+        x = self.x_scaler_.transform(gathered(features), self._dtype)
         if not np.all(np.isfinite(x)):
             raise InvalidArgumentError("X lies too far from the training data to be represented; check its units")
         core = self.state_.mlp.backend
@@ -165,21 +196,23 @@ class BALIEstimator(Parameters, ABC):
             self.__dict__ = before
             raise
 
-    def _prepare_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _prepare_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Rows, Rows | None]:
         features = as_features(self._host(X))
         weight = as_sample_weight(self._host(sample_weight), len(features))
-        keep = slice(None) if weight is None else weight > 0
         targets = self._fit_targets(self._host(y), features, weight)
         self.n_features_in_ = features.shape[1]
         self.__dict__.pop("feature_names_in_", None)
         names = feature_names(X)
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
-        self.x_scaler_ = Standardizer.from_data(features[keep], None if weight is None else weight[keep], True)
-        x = self.x_scaler_.transform(features[keep], self._dtype)
-        return x, targets[keep], None if weight is None else weight[keep].astype(self._dtype)
+        self.x_scaler_ = Standardizer.from_data(features, weight, True)
+        if weight is not None and not any(isinstance(rows, RowSource) for rows in (features, targets, weight)):
+            keep = weight > 0  # a source keeps its rows without weight, which add nothing to any sum
+            features, targets, weight = features[keep], targets[keep], weight[keep]
+        x = self.x_scaler_.transform(features, self._dtype)
+        return x, targets, None if weight is None else weight.astype(self._dtype)
 
-    def _later_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _later_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Rows, Rows | None]:
         features = as_features(self._host(X), self.n_features_in_, self._names())
         weight = as_sample_weight(self._host(sample_weight), len(features))
         x = self.x_scaler_.transform(features, self._dtype)
@@ -188,7 +221,7 @@ class BALIEstimator(Parameters, ABC):
     @staticmethod
     def _moved(arrays: tuple[Any, ...], backend: Backend) -> tuple[Any, ...]:
         """Data checked and scaled on the host, moved to where the core works; None stays None."""
-        return tuple(None if array is None else backend.asarray(array) for array in arrays)
+        return tuple(on_backend(array, backend) for array in arrays)
 
     def _host(self, values: Any) -> Any:
         """``values`` as a NumPy array if they are one of the backend; anything else as it is."""
@@ -261,23 +294,23 @@ class BALIEstimator(Parameters, ABC):
     def _likelihood(self) -> Likelihood: ...
 
     def _relevance(
-        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings, session: Session
+        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session
     ) -> np.ndarray | None:
         """How much each input counts, (d,), as a first fit says; None: all alike."""
         return None
 
     def _held_out(
-        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings, session: Session
+        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session
     ) -> HeldOut | None:
         """The settings and the noise that rows held out of a few fits speak for; None: nothing was held out."""
         return None
 
     @abstractmethod
-    def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    def _fit_targets(self, y: Any, features: Rows, weight: Rows | None) -> Rows:
         """Check y, learn its scale or classes, set _dtype; the targets the core works on."""
 
     @abstractmethod
-    def _later_targets(self, y: Any, rows: int) -> np.ndarray: ...
+    def _later_targets(self, y: Any, rows: int) -> Rows: ...
 
     @abstractmethod
     def _rescaled(self, predictive: Predictive) -> Predictive: ...

@@ -16,6 +16,7 @@ from .backend import Backend
 from .errors import BALIError, InvalidArgumentError, ModelFileError
 from .files import Kind, part_files, read_arrays, write_arrays
 from .packing import checked_count, checked_number, packed_state, unpacked_generator, unpacked_record, unpacked_state
+from .rows import gathered
 from .settings import Settings
 from .training import Standing
 
@@ -178,7 +179,7 @@ def fingerprint(value: Any, backend: Backend) -> Any:
     step = max(1, -(-len(value) // ROWS))
     digest, block = hashlib.sha256(), 2048 * step
     for start in range(0, len(value), block):
-        rows = backend.to_host(backend.asarray(value[start : start + block : step]))
+        rows = backend.to_host(backend.asarray(gathered(value[start : start + block : step])))
         digest.update(np.ascontiguousarray(rows).tobytes())
     return [list(value.shape), str(value.dtype), digest.hexdigest()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -11,8 +12,9 @@ from .base import BALIEstimator
 from .errors import InvalidArgumentError
 from .likelihoods import Categorical
 from .predictive import Predictive
+from .rows import RowSource, gathered
 from .training import IterationRecord
-from .validation import as_generator, as_labels, as_sample_weight
+from .validation import Rows, as_generator, as_labels, as_sample_weight, labels_present
 
 
 class BALIClassifier(BALIEstimator):
@@ -62,26 +64,30 @@ class BALIClassifier(BALIEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label at each row of X (n, d); (n,)."""
-        probabilities: Any = self._predictive(X).probabilities
-        return self._like(X, self.classes_[probabilities.argmax(axis=1)])
+        return self._like(X, self._by_blocks(X, self._most_probable))
+
+    def _most_probable(self, predictive: Predictive) -> np.ndarray:
+        probabilities: Any = predictive.probabilities
+        labels: np.ndarray = self.classes_[probabilities.argmax(axis=1)]
+        return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, in the order of classes_, (n, K)."""
-        probabilities: Any = self.predict_distribution(X).probabilities
+        probabilities: np.ndarray = self._like(X, self._by_blocks(X, _probabilities))
         return probabilities
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of the label at X (n, d): (n, n_samples)."""
-        cumulative = np.cumsum(self.predict_proba(self._host(X)), axis=1)
+        cumulative = np.cumsum(np.asarray(self.predict_proba(self._host(X))), axis=1)
         uniform = as_generator(random_state).random((len(cumulative), n_samples))
         index = (uniform[:, :, None] > cumulative[:, None, :]).sum(axis=2)
         return self._like(X, self.classes_[np.minimum(index, len(self.classes_) - 1)])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of labels predicted right."""
-        predicted = self.predict(self._host(X))
-        right = predicted == as_labels(self._host(y), len(predicted))
-        return float(np.average(right, weights=as_sample_weight(self._host(sample_weight), len(predicted))))
+        predicted = np.asarray(self.predict(self._host(X)))
+        right = predicted == gathered(as_labels(self._host(y), len(predicted)))
+        return float(np.average(right, weights=gathered(as_sample_weight(self._host(sample_weight), len(predicted)))))
 
     def _automatic(self, rows: int) -> dict[str, Any]:
         return {"batch_size": 200, "max_iterations": 1000} if rows < 5_000 else {"batch_size": 500}
@@ -92,29 +98,39 @@ class BALIClassifier(BALIEstimator):
     def _likelihood(self) -> Categorical:
         return Categorical(get_backend(self.backend))
 
-    def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    def _fit_targets(self, y: Any, features: Rows, weight: Rows | None) -> Rows:
         labels = as_labels(y, len(features))
         self._dtype = features.dtype.type
-        present = np.unique(labels if weight is None else labels[weight > 0])
-        self.classes_ = getattr(self, "_known_classes", present)
+        self.classes_ = self._known_classes if hasattr(self, "_known_classes") else labels_present(labels, weight)
         if len(self.classes_) < 2:
             raise InvalidArgumentError(
                 f"y must have at least two classes to tell apart, got one class: {self.classes_[0]!r}"
             )
-        return self._indices(labels) if weight is None else np.searchsorted(self.classes_, labels)
+        return self._indices(labels, weight)
 
-    def _later_targets(self, y: Any, rows: int) -> np.ndarray:
+    def _later_targets(self, y: Any, rows: int) -> Rows:
         return self._indices(as_labels(y, rows))
 
-    def _indices(self, labels: np.ndarray) -> np.ndarray:
-        unknown = np.setdiff1d(labels, self.classes_)
+    def _indices(self, labels: Rows, weight: Rows | None = None) -> Rows:
+        """The places of the labels among the classes; a row without weight may have any label, and gets some place."""
+        unknown = np.setdiff1d(labels_present(labels, weight), self.classes_)
         if len(unknown):
             known = list(self.classes_)
             raise InvalidArgumentError(f"y has labels that are not among the classes {known}: {list(unknown)}")
-        return np.searchsorted(self.classes_, labels)
+        place = partial(_places, self.classes_)
+        return labels.map(place) if isinstance(labels, RowSource) else place(labels)
 
     def _rescaled(self, p: Predictive) -> Predictive:
         return p
 
     def _in_units(self, record: IterationRecord) -> IterationRecord:
         return record
+
+
+def _places(classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+
+
+def _probabilities(predictive: Predictive) -> np.ndarray:
+    probabilities: Any = predictive.probabilities
+    return np.asarray(probabilities)

@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from .backend import get_backend
+from .blocks import held_rows
 from .errors import InterruptedFitWarning
 from .persistence import json_params
+from .rows import gathered
 from .session import Session
 from .solver import bali_step, initial_state
 from .streaming import stream_settings
@@ -41,7 +43,8 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
         x, targets, weight = estimator._moved(data, backend)
         more: dict[str, Any] = {"sample_weight": weight, "callbacks": callbacks}
         if test is not None:
-            more["test"] = estimator._moved(estimator._later_data(*test, None), backend)[:2]
+            watched = tuple(gathered(rows) for rows in estimator._later_data(*test, None))
+            more["test"] = estimator._moved(watched, backend)[:2]
         core = estimator._network(), estimator._likelihood()
         result = session.fit("fit", x, targets, *core, generator, settings, **more)
     estimator._generator = generator
@@ -88,7 +91,7 @@ def learn_batch(estimator: Any, X: Any, y: Any, sample_weight: Any, first: bool)
     if estimator.forgetting is not None:
         iteration, chosen = estimator.state_.iteration, estimator.settings
         settings, total = stream_settings(settings, estimator.forgetting, iteration, rows, chosen)
-    x, targets, weight = estimator._moved((x, targets, weight), estimator.state_.mlp.backend)
+    x, targets, weight = held_rows(*estimator._moved((x, targets, weight), estimator.state_.mlp.backend))
     estimator.state_ = bali_step(estimator.state_, x, targets, estimator._generator, settings, total, weight)
     estimator.n_iter_ += 1
     return estimator

@@ -12,10 +12,10 @@ from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian
 from .matrix_normal import MatrixNormal
 from .mlp import MLP
+from .scales import Standardizer
 from .solver import BALIState, LayerState
 from .statistics import LayerStatistics
 from .training import IterationRecord
-from .validation import Standardizer
 
 _SUMS = ("gram", "cross", "target_gram", "curvature")
 SMALLEST, LARGEST = np.finfo(np.float64).tiny, np.finfo(np.float64).max

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from .backend import Array
+from .blocks import reduce_blocks
 from .errors import InvalidArgumentError
 from .likelihoods import Gaussian, Likelihood
 from .mlp import MLP
@@ -14,9 +16,16 @@ from .settings import Settings
 from .statistics import LayerStatistics
 
 
-def blocks(rows: int, block_rows: int) -> Iterator[slice]:
-    """Consecutive slices of at most ``block_rows`` rows.   (eq:block-sum)"""
-    return (slice(start, min(start + block_rows, rows)) for start in range(0, rows, block_rows))
+def rows_in_memory(settings: Settings, mlp: MLP, itemsize: int) -> int:
+    """The rows of a block: ``settings.block_rows``, or as many as ``settings.block_bytes`` holds, at least one.
+
+    With numbers of ``itemsize`` bytes a row takes, per layer, its input (D_l), outputs and two gradients with what the
+    activation's derivative needs beside them (6 K_l); weighted copies of the widest layer; at the output K_L² of
+    curvature, twice, and 8 K_L of the likelihood's terms.   (eq:cost)
+    """
+    layers, k = mlp.shapes, mlp.widths[-1]
+    numbers = sum(d + 6 * w for d, w in layers) + max(2 * d + 2 * w for d, w in layers) + 2 * k * k + 8 * k
+    return max(1, min(settings.block_rows, settings.block_bytes // (numbers * itemsize)))
 
 
 @dataclass(frozen=True)
@@ -84,24 +93,32 @@ def data_sums(
     settings: Settings,
     sample_weight: Array | None,
 ) -> PassSums:
-    """``block_sums`` of all rows, block after block: memory is that of ``settings.block_rows`` rows.   (eq:block-sum)
+    """``block_sums`` of all rows, block after block: memory is that of ``rows_in_memory``.   (eq:block-sum)
 
-    Probe noise is drawn from ``generator`` (±1, the signs of normals) in row order, so the blocks change no draw.
-    (eq:curvature-probe)
+    Probe noise is signs ±1, fixed by a key from ``generator`` and a row's position, so neither blocks nor workers
+    change it.   (eq:curvature-probe)
     """
-    total = None
-    for rows in blocks(len(x), settings.block_rows):
-        noise = None
-        if settings.step != "gradient" and len(weights) > 1:
-            shape = (rows.stop - rows.start, mlp.widths[-1])
-            noise = mlp.backend.xp.sign(mlp.backend.standard_normal(generator, shape, x.dtype))
-        sums = block_sums(
-            mlp, likelihood, weights, x[rows], y[rows], noise, None if sample_weight is None else sample_weight[rows]
-        )
-        total = sums if total is None else total + sums
+    probed = settings.step != "gradient" and len(weights) > 1
+    signs = mlp.backend.row_signs(generator) if probed else None
+    of = partial(_block_sums_at, mlp, likelihood, weights, signs)
+    total = reduce_blocks(of, rows_in_memory(settings, mlp, x.dtype.itemsize), x, y, sample_weight)
     if total is None:
         raise InvalidArgumentError("x must have at least one row, got none")
     return replace(total, loss=float(total.loss))
+
+
+# eq:block-sum; this and the next two are what a worker is sent
+def _block_sums_at(
+    mlp: MLP, likelihood: Likelihood, weights: Sequence[Array], signs: Any, start: int, x: Array, y: Array, w: Any
+) -> PassSums:
+    x, y, w = _brought((x, y, w), mlp)
+    noise = None if signs is None else mlp.backend.asarray(signs(start, len(x), mlp.widths[-1]), dtype=x.dtype)
+    return block_sums(mlp, likelihood, weights, x, y, noise, w)
+
+
+def _brought(arrays: Sequence[Any], mlp: MLP) -> list[Any]:
+    """Blocks that were read from a file or sit in a worker's memory, on the network's backend."""
+    return [None if array is None else mlp.backend.asarray(array) for array in arrays]
 
 
 def data_loss(
@@ -114,12 +131,17 @@ def data_loss(
     sample_weight: Array | None,
 ) -> float:
     """∑ w_n ℓ_n over all rows, in nats.   (eq:iteration)"""
-    total: Any = 0.0
-    for rows in blocks(len(x), settings.block_rows):
-        loss = likelihood.loss(mlp.forward(weights, x[rows]).outputs[-1], y[rows])
-        block = mlp.backend.xp.sum(loss) if sample_weight is None else sample_weight[rows] @ loss
-        total = total + block.astype("float64")
-    return float(total)
+    of = partial(_block_loss, mlp, likelihood, weights)
+    return float(reduce_blocks(of, rows_in_memory(settings, mlp, x.dtype.itemsize), x, y, sample_weight))
+
+
+# eq:iteration
+def _block_loss(
+    mlp: MLP, likelihood: Likelihood, weights: Sequence[Array], start: int, x: Array, y: Array, w: Any
+) -> Any:
+    x, y, w = _brought((x, y, w), mlp)
+    loss = likelihood.loss(mlp.forward(weights, x).outputs[-1], y)
+    return (mlp.backend.xp.sum(loss) if w is None else w @ loss).astype("float64")
 
 
 def data_spread(
@@ -134,12 +156,17 @@ def data_spread(
     """∑ w_n (h_n − h̄_n) B_n (h_n − h̄_n)ᵀ: how far the outputs h at drawn ``weights`` lie from h̄ at the ``means``, in
     the likelihood's curvature B_n, over all rows.   (eq:output-spread)
     """
+    of = partial(_block_spread, mlp, likelihood, weights, means)
+    return float(reduce_blocks(of, rows_in_memory(settings, mlp, x.dtype.itemsize), x, sample_weight))
+
+
+# eq:output-spread
+def _block_spread(
+    mlp: MLP, likelihood: Likelihood, weights: Sequence[Array], means: Sequence[Array], start: int, x: Array, w: Any
+) -> Any:
+    x, w = _brought((x, w), mlp)
+    mean = mlp.forward(means, x).outputs[-1]
+    d = mlp.forward(weights, x).outputs[-1] - mean
     xp = mlp.backend.xp
-    total: Any = 0.0
-    for rows in blocks(len(x), settings.block_rows):
-        mean = mlp.forward(means, x[rows]).outputs[-1]
-        d = mlp.forward(weights, x[rows]).outputs[-1] - mean
-        each = xp.einsum("ni,nij,nj->n", d, likelihood.curvature(mean), d)
-        block = xp.sum(each) if sample_weight is None else sample_weight[rows] @ each
-        total = total + block.astype("float64")
-    return float(total)
+    each = xp.einsum("ni,nij,nj->n", d, likelihood.curvature(mean), d)
+    return (xp.sum(each) if w is None else w @ each).astype("float64")

@@ -8,10 +8,10 @@ from math import log, pi
 from typing import Any
 
 from .backend import Array, Backend
+from .blocks import blocks
 from .errors import InvalidArgumentError
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical
-from .passes import blocks
 from .solver import BALIState
 
 

@@ -15,11 +15,14 @@ from .heteroscedastic import Heteroscedastic
 from .likelihoods import Gaussian
 from .predictive import Predictive, predict_monte_carlo
 from .relevance import input_relevance
+from .rows import RowSource, gathered
+from .scales import Standardizer
 from .session import Session
 from .settings import Settings
 from .training import IterationRecord
 from .validation import (
-    Standardizer,
+    Rows,
+    as_columns,
     as_features,
     as_generator,
     as_regression_targets,
@@ -88,17 +91,17 @@ class BALIRegressor(BALIEstimator):
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The predictive mean at X (n, d), (n,) or (n, outputs) as y was; with ``return_std`` also the total
         deviation."""
-        predictive = self._predictive(X)
-        mean = self._like(X, self._shaped(predictive.mean))
-        if not return_std:
-            return mean
-        return mean, self._like(X, self._shaped(np.sqrt(np.diagonal(predictive.covariance, axis1=1, axis2=2))))
+        both = self._by_blocks(X, _mean_and_deviation if return_std else _mean)
+        k = self._outputs()
+        mean = self._like(X, self._shaped(both[:, :k]))
+        return (mean, self._like(X, self._shaped(both[:, k:]))) if return_std else mean
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of y at X (n, d), noise included: (n, n_samples) or (n, outputs, n_samples); each is one network's."""
         self._check_fitted()
         generator = as_generator(random_state)
-        x = self.x_scaler_.transform(as_features(self._host(X), self.n_features_in_, self._names()), self._dtype)
+        features = as_features(self._host(X), self.n_features_in_, self._names())
+        x = self.x_scaler_.transform(gathered(features), self._dtype)
         core = self.state_.mlp.backend
         predictive = predict_monte_carlo(self.state_, core.asarray(x), generator, n_samples)
         h: Any = core.to_host(predictive.draws)
@@ -110,9 +113,9 @@ class BALIRegressor(BALIEstimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The coefficient of determination R² of the predictive mean, averaged over outputs."""
-        mean = self.predict(self._host(X))
-        y = as_regression_targets(self._host(y), len(mean)).reshape(mean.shape)
-        weight = as_sample_weight(self._host(sample_weight), len(mean))
+        mean = np.asarray(self.predict(self._host(X)))
+        y = gathered(as_regression_targets(self._host(y), len(mean))).reshape(mean.shape)
+        weight = gathered(as_sample_weight(self._host(sample_weight), len(mean)))
         residual = np.average((y - mean) ** 2, axis=0, weights=weight)
         spread = np.average((y - np.average(y, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
         ratio = np.where(spread > 0, residual / np.where(spread > 0, spread, 1), np.where(residual > 0, 1.0, 0.0))
@@ -147,7 +150,7 @@ class BALIRegressor(BALIEstimator):
         return replace(settings, **{name: value for name, value in safe.items() if name not in (self.settings or {})})
 
     def _relevance(
-        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings, session: Session
+        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session
     ) -> np.ndarray | None:
         if not self.relevance or self.preset is not None or not self.hidden_widths or x.shape[1] == 1:
             return None
@@ -155,12 +158,13 @@ class BALIRegressor(BALIEstimator):
         return input_relevance(x, targets, weight, self._network(), start, settings, self._predict_seed, session)
 
     def _held_out(
-        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings, session: Session
+        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session
     ) -> HeldOut | None:
         known = self.preset is not None or not settings.learn_noise or self.validation_fraction == 0
         if known or not self.hidden_widths or not FEWEST_ROWS <= len(x) <= MOST_ROWS or self.noise != "constant":
             return None
         start: Any = self._likelihood()
+        x, targets, weight = gathered(x), gathered(targets), gathered(weight)
         core = self._network(), start, settings
         share, chosen = self.validation_fraction, self.settings or {}
         return best_held_out(x, targets, weight, *core, self._predict_seed, share, chosen, session)
@@ -177,14 +181,14 @@ class BALIRegressor(BALIEstimator):
             return Heteroscedastic(self._fit_settings(1).noise_floor, backend=backend)
         return Gaussian(np.ones(() if self.shared_noise else self._outputs(), self._dtype), backend)
 
-    def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    def _fit_targets(self, y: Any, features: Rows, weight: Rows | None) -> Rows:
         targets = as_regression_targets(y, len(features))
         self._flat_y = targets.ndim == 1
-        single = features.dtype == np.float32 and np.asarray(y).dtype != np.float64
+        given = y.dtype if isinstance(targets, RowSource) else np.asarray(y).dtype
+        single = features.dtype == np.float32 and given != np.float64
         self._dtype = np.float32 if single else np.float64
-        keep = slice(None) if weight is None else weight > 0
-        columns = targets.reshape(len(targets), -1)
-        self.y_scaler_ = Standardizer.from_data(columns[keep], None if weight is None else weight[keep])
+        columns = as_columns(targets)
+        self.y_scaler_ = Standardizer.from_data(columns, weight)
         largest = float(np.finfo(self._dtype).max) ** 0.5 / 1e3
         if np.any(self.y_scaler_.scale > largest) or np.any(self.y_scaler_.scale < 1 / largest):
             raise InvalidArgumentError(
@@ -192,8 +196,8 @@ class BALIRegressor(BALIEstimator):
             )
         return self.y_scaler_.transform(columns, self._dtype)
 
-    def _later_targets(self, y: Any, rows: int) -> np.ndarray:
-        columns = as_regression_targets(y, rows).reshape(rows, -1)
+    def _later_targets(self, y: Any, rows: int) -> Rows:
+        columns = as_columns(as_regression_targets(y, rows))
         if columns.shape[1] != self._outputs():
             raise InvalidArgumentError(
                 f"y must have {self._outputs()} outputs as in the first fit, got {columns.shape[1]}"
@@ -237,3 +241,12 @@ class BALIRegressor(BALIEstimator):
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0] if self._flat_y else values
+
+
+def _mean(predictive: Predictive) -> np.ndarray:
+    mean: np.ndarray = predictive.mean
+    return mean
+
+
+def _mean_and_deviation(predictive: Predictive) -> np.ndarray:
+    return np.hstack([predictive.mean, np.sqrt(np.diagonal(predictive.covariance, axis1=1, axis2=2))])

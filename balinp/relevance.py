@@ -10,6 +10,7 @@ import numpy as np
 from .errors import ConvergenceWarning
 from .likelihoods import Gaussian
 from .mlp import MLP
+from .rows import RowSource, on_backend
 from .session import Session
 from .settings import Settings
 
@@ -18,9 +19,9 @@ LEAST = 1e-3  # relevance of an input that the first fit does not use at all
 
 
 def input_relevance(
-    x: np.ndarray,
-    y: np.ndarray,
-    weight: np.ndarray | None,
+    x: np.ndarray | RowSource,
+    y: np.ndarray | RowSource,
+    weight: np.ndarray | RowSource | None,
     mlp: MLP,
     likelihood: Gaussian,
     settings: Settings,
@@ -36,8 +37,8 @@ def input_relevance(
     core, short = mlp.backend, replace(settings, max_iterations=min(settings.max_iterations, ITERATIONS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it need not converge
-        rows = core.asarray(x), core.asarray(y)
-        w = None if weight is None else core.asarray(weight)
+        rows = on_backend(x, core), on_backend(y, core)
+        w = on_backend(weight, core)
         run, generator = session or Session(), np.random.default_rng(seed)
         state = run.fit("relevance", *rows, mlp, likelihood, generator, short, sample_weight=w).state
     size = np.sqrt(np.mean(core.to_host(state.means[0]).astype(np.float64)[:-1] ** 2, axis=1))

@@ -35,7 +35,8 @@ class Settings:
     trust_region: the step is cut until the objective falls (at the weights the gradient was taken at) and grows again
         after success, never above step_scale.
     batch_size: rows of a mini-batch; None: all of them.
-    block_rows: rows held in memory at once; blocks that fit the cache are also the fastest.
+    block_rows: rows worked on at once; blocks that fit the cache are also the fastest.
+    block_bytes: the memory that those rows may take (passes.rows_in_memory): wide networks get fewer rows.
     max_iterations: calls of bali_step, rounded up to whole passes over the data.
     tolerance, patience: stop when the mean training NLL of the last ``patience`` iterations (with mini-batches as many
         whole passes, three at least) is less than ``tolerance`` nats below that of the ``patience`` before;
@@ -60,6 +61,7 @@ class Settings:
     trust_region: bool = False
     batch_size: int | None = None
     block_rows: int = 2048
+    block_bytes: int = 256 * 2**20
     max_iterations: int = 600
     tolerance: float = 0.01
     patience: int = 60
@@ -86,6 +88,7 @@ class Settings:
             ("max_iterations", 1),
             ("patience", 1),
             ("block_rows", 1),
+            ("block_bytes", 1),
             ("batch_size", 1),
         ):
             _integer(name, getattr(self, name), least, optional=name == "batch_size")

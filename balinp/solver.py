@@ -165,7 +165,7 @@ def bali_step(
     """One iteration on a batch: the whole data, or m rows that stand for ``total`` = N.   (eq:iteration)
 
     Shapes: x (m, D), y (m, K) or labels (m,), sample_weight (m,). ``generator`` is a numpy Generator; it is asked for
-    one weight draw per layer (once sampling has begun), then for probe noise in row order, so block_rows changes no
+    one weight draw per layer (once sampling has begun), then for the key of the rows' signs, so block_rows changes no
     draw. Raises NotPositiveDefiniteError naming the layer, DivergenceError when the loss is no longer finite.
     (eq:ema, eq:conjugate-layer, eq:fixed-points, eq:centred-targets, eq:noise-update, eq:output-spread)
     """

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from .backend import Array, Backend
+from .blocks import held_rows
 from .errors import ConvergenceWarning, InvalidArgumentError
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian, Likelihood
@@ -111,12 +112,14 @@ def fit(
     several callables, get (state, record) after every pass over the data (full batch: every iteration); one that
     returns True ends the fit. ``checkpoint`` is where the fit goes on from and what it keeps its standing in;
     ``interrupted()``, asked after every iteration, ends it there. ``generator`` is a numpy Generator: the same seed
-    gives the same bits, resumed or not. Warns with ConvergenceWarning when the budget of iterations ends first; raises
-    as bali_step does.
+    gives the same bits, resumed or not. Rows may be Dask arrays (``balinp.distributed``; a mini-batch then takes its
+    share of every chunk) or a RowSource (``balinp.rows``). Warns with ConvergenceWarning when the budget of iterations
+    ends first; raises as bali_step does.
     """
     if settings is not None and preset is not None:
         raise InvalidArgumentError("give settings or preset, not both; Settings.preset(name, ...) joins them")
     settings = settings or Settings.preset(preset)
+    x, y, sample_weight = held_rows(x, y, sample_weight)
     _check_rows(x, y, mlp, likelihood, sample_weight)
     subject = {"x": x, "y": y, "sample_weight": sample_weight, "test": test, "network": mlp, "likelihood": likelihood}
     subject |= {"settings": settings, "state": state, "generator": generator}
@@ -132,7 +135,7 @@ def fit(
     batches: list[Any] = []
     if done:  # amid a pass: its partition is drawn again
         generator.bit_generator.state = drawn
-        batches = list(_batches(len(x), per_pass, generator, mlp.backend))
+        batches = list(_batches(x, per_pass, generator, mlp.backend))
     if kept is not None:
         generator.bit_generator.state = here.generator
 
@@ -144,11 +147,10 @@ def fit(
     while ended is None and not cut:
         if done == 0:
             losses, seen, drawn = 0.0, 0.0, generator.bit_generator.state
-            batches = list(_batches(len(x), per_pass, generator, mlp.backend))
-        rows = batches[done]
-        weight = None if sample_weight is None else sample_weight[rows]
-        current = bali_step(current, x[rows], y[rows], generator, settings, total, weight)
-        count = float(len(y[rows])) if weight is None else float(weight.sum())
+            batches = list(_batches(x, per_pass, generator, mlp.backend))
+        batch_x, batch_y, weight = (_taken(array, batches[done]) for array in (x, y, sample_weight))
+        current = bali_step(current, batch_x, batch_y, generator, settings, total, weight)
+        count = float(len(batch_y)) if weight is None else float(weight.sum())
         losses, seen, done = losses + current.training_loss * count, seen + count, (done + 1) % per_pass
         if done == 0:
             history.append(_record(current, losses / total, test, time.perf_counter() - start))
@@ -189,14 +191,24 @@ def has_plateaued(losses: Sequence[float], patience: int, tolerance: float) -> b
     return sum(losses[-2 * patience : -patience]) / patience - sum(losses[-patience:]) / patience < tolerance
 
 
-def _batches(rows: int, count: int, generator: Any, backend: Backend) -> Iterator[Any]:
-    """All rows at once, or a random partition of them into ``count`` batches of nearly equal size."""
+def _batches(x: Array, count: int, generator: Any, backend: Backend) -> Iterator[Any]:
+    """All rows at once, or a random partition of them into ``count`` batches of nearly equal size; a source whose rows
+    are elsewhere makes its own."""
     if count == 1:
         yield slice(None)
         return
+    if hasattr(x, "batches"):
+        yield from x.batches(count, generator)
+        return
+    rows = len(x)
     order = backend.asarray(generator.permutation(rows))
     for i in range(count):
         yield order[rows * i // count : rows * (i + 1) // count]
+
+
+def _taken(array: Any, rows: Any) -> Any:
+    """Those rows of an array; all of them as they are, lest a file be read for them."""
+    return array if array is None or isinstance(rows, slice) else array[rows]
 
 
 def _record(state: BALIState, loss: float, test: tuple[Array, Array] | None, seconds: float) -> IterationRecord:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from .blocks import reduce_blocks
 from .errors import InvalidArgumentError, InvalidTypeError
+from .rows import RowSource, block_rows, row_source
+
+Rows: TypeAlias = Any  # np.ndarray, or a RowSource where the caller's rows are not in memory
 
 
-def as_features(X: Any, expected: int | None = None, names: list[str] | None = None) -> np.ndarray:
-    """X as a (n, d) array of float32 (when it came so) or float64; the caller's array is never changed.
+def as_features(X: Any, expected: int | None = None, names: list[str] | None = None) -> Rows:
+    """X as (n, d) rows of float32 (when it came so) or float64; the caller's array is never changed. Memory-mapped and
+    Dask arrays stay where they are.
 
     ``expected`` features and their ``names``, when known from fit, are checked. Raises InvalidArgumentError for a wrong
     shape, an empty axis, NaN or infinity (with row and column), InvalidTypeError for text, complex, sparse or device
@@ -25,7 +29,7 @@ def as_features(X: Any, expected: int | None = None, names: list[str] | None = N
             if missing or new
             else f"X must have its columns in the order seen at fit: {names}"
         )
-    array = _numeric(X, "X")
+    array = _numbers(X, "X")
     if array.ndim != 2:
         raise InvalidArgumentError(
             f"X must be two-dimensional (rows, features), got shape {array.shape}. Reshape your data: X.reshape(-1, 1) "
@@ -44,11 +48,11 @@ def as_features(X: Any, expected: int | None = None, names: list[str] | None = N
     return array
 
 
-def as_regression_targets(y: Any, rows: int) -> np.ndarray:
+def as_regression_targets(y: Any, rows: int) -> Rows:
     """y as a float array (n,) or (n, k), k ≥ 1, finite; refused as in ``as_features``."""
     if y is None:
         raise InvalidArgumentError("y is required, got None: requires y to be passed, but the target y is None")
-    array = _numeric(y, "y")
+    array = _numbers(y, "y")
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):
         raise InvalidArgumentError(f"y must have shape (rows,) or (rows, outputs), got {array.shape}")
     _refuse_rows(array, rows, "y")
@@ -56,18 +60,19 @@ def as_regression_targets(y: Any, rows: int) -> np.ndarray:
     return array
 
 
-def as_labels(y: Any, rows: int) -> np.ndarray:
+def as_labels(y: Any, rows: int) -> Rows:
     """y as a one-dimensional array of labels of one kind (numbers, text or booleans), none missing."""
     if y is None:
         raise InvalidArgumentError("y is required, got None: requires y to be passed, but the target y is None")
     _refuse_foreign(y, "y")
-    array = np.asarray(y)
+    source = row_source(y)
+    array: Rows = np.asarray(y) if source is None else source
     if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+        array = array[:, 0] if source is None else source.map(_first_column)
     if array.ndim != 1:
         raise InvalidArgumentError(f"y must be one-dimensional class labels, got shape {array.shape}")
     _refuse_rows(array, rows, "y")
-    if array.dtype.kind == "O":
+    if array.dtype.kind == "O" and source is None:
         kinds = {type(v) for v in array}
         if kinds <= {str}:
             return array
@@ -81,7 +86,7 @@ def as_labels(y: Any, rows: int) -> np.ndarray:
         array = np.array(list(array))
     if array.dtype.kind == "f":
         _refuse_non_finite(array, "y")
-        if np.any(array != np.floor(array)):
+        if reduce_blocks(_fractions, block_rows(array), array):
             raise InvalidArgumentError(
                 "Unknown label type: continuous. y must be class labels; use BALIRegressor for numbers"
             )
@@ -90,15 +95,27 @@ def as_labels(y: Any, rows: int) -> np.ndarray:
     return array
 
 
-def as_sample_weight(weight: Any, rows: int) -> np.ndarray | None:
+def labels_present(labels: Rows, weight: Rows | None = None) -> np.ndarray:
+    """The different labels, sorted, of the rows whose weight is not zero."""
+    found = reduce_blocks(_labels_of_block, block_rows(labels), labels, weight, combine=_union)
+    return np.array([]) if found is None else found
+
+
+def as_columns(targets: Rows) -> Rows:
+    """Targets (n,) or (n, k) as (n, k)."""
+    return targets.map(_columns) if isinstance(targets, RowSource) else _columns(targets)
+
+
+def as_sample_weight(weight: Any, rows: int) -> Rows | None:
     """Non-negative finite weights (n,), not all zero, in float64; None stays None."""
     if weight is None:
         return None
-    array = _numeric(weight, "sample_weight").astype(np.float64)
+    array = _numbers(weight, "sample_weight").astype(np.float64)
     if array.shape != (rows,):
         raise InvalidArgumentError(f"sample_weight must have shape ({rows},), got {array.shape}")
     _refuse_non_finite(array, "sample_weight")
-    if np.any(array < 0) or not np.any(array > 0):
+    low, high = reduce_blocks(_limits, block_rows(array), array, combine=_wider)
+    if low < 0 or not high > 0:
         raise InvalidArgumentError("sample_weight must be non-negative and not all zero")
     return array
 
@@ -122,6 +139,13 @@ def as_generator(random_state: Any) -> np.random.Generator:
         raise InvalidArgumentError(
             f"random_state must be None, a non-negative integer or a numpy Generator, got {random_state!r}"
         ) from error
+
+
+def _numbers(values: Any, name: str) -> Rows:
+    source = row_source(values)
+    if source is None or source.dtype.kind not in "fbiu":
+        return _numeric(values if source is None else source.gathered(), name)  # which refuses, or reads text
+    return source.astype(np.float32 if source.dtype.kind == "f" and source.dtype.itemsize <= 4 else np.float64)
 
 
 def _numeric(values: Any, name: str) -> np.ndarray:
@@ -154,62 +178,62 @@ def _refuse_foreign(values: Any, name: str) -> None:
         raise InvalidArgumentError(f"{name} has masked entries; fill or drop them")
 
 
-def _refuse_rows(array: np.ndarray, rows: int, name: str) -> None:
+def _refuse_rows(array: Rows, rows: int, name: str) -> None:
     if len(array) != rows:
         raise InvalidArgumentError(
             f"{name} must have as many rows as X: inconsistent numbers of samples, {len(array)} and {rows}"
         )
 
 
-def _refuse_non_finite(array: np.ndarray, name: str) -> None:
-    finite = np.isfinite(array)
-    if not finite.all():
-        place = np.argwhere(~finite)[0]
+def _refuse_non_finite(array: Rows, name: str) -> None:
+    found: Found | None = reduce_blocks(_non_finite, block_rows(array), array, combine=_both)
+    if found is not None and found[0]:
+        count, place, value = found
         where = f"row {place[0]}" + (f", column {place[1]}" if array.ndim == 2 else "")
-        value = "NaN" if np.isnan(array[tuple(place)]) else "infinity (inf)"
-        raise InvalidArgumentError(
-            f"{name} contains {value} in {where} ({int((~finite).sum())} such entries); drop or fill them"
-        )
+        raise InvalidArgumentError(f"{name} contains {value} in {where} ({count} such entries); drop or fill them")
 
 
-@dataclass(frozen=True)
-class Standardizer:
-    """(v − offset)/scale per column, in float64, so that the training part has mean 0 and deviation 1.
-
-    A constant column gets its own value as offset and a scale of its size, so it becomes exactly 0.
-    """
-
-    offset: np.ndarray
-    scale: np.ndarray
-
-    @classmethod
-    def from_data(
-        cls, values: np.ndarray, weights: np.ndarray | None = None, share_scale: bool = False
-    ) -> Standardizer:
-        """Mean and deviation of the columns of ``values`` (n, d), relative to the largest entry, so 1e±150 is safe.
-
-        ``share_scale``: columns that are evidently one measurement (pixels, say) get one scale, the root mean square of
-        their deviations, lest a pixel that is lit once in a thousand images outweigh the others.
-        """
-        largest = np.max(np.abs(values), axis=0).astype(np.float64)
-        largest = np.where(largest > 0, largest, 1.0)
-        relative = values / largest
-        mean = np.average(relative, axis=0, weights=weights)
-        deviation = np.sqrt(np.average((relative - mean) ** 2, axis=0, weights=weights))
-        constant = deviation <= 10 * np.finfo(values.dtype).eps
-        offset = np.where(constant, values[0], mean * largest)
-        scale = np.where(constant, np.where(values[0] != 0, np.abs(values[0]), 1.0), deviation * largest)
-        if share_scale and _one_unit(values, constant):
-            scale = np.full_like(scale, np.sqrt(np.mean((deviation * largest / scale.max()) ** 2)) * scale.max())
-        return cls(offset.astype(np.float64), scale.astype(np.float64))
-
-    def transform(self, values: np.ndarray, dtype: Any) -> np.ndarray:
-        """The standardised values, a new array of ``dtype``."""
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused by whoever asked
-            return ((values - self.offset) / self.scale).astype(dtype)
+# What is asked of blocks of rows, wherever they are:
+Found: TypeAlias = tuple[int, tuple[int, ...], str]  # how many entries are not finite; the first one's place and name
 
 
-def _one_unit(values: np.ndarray, constant: np.ndarray) -> bool:
-    """Whether most columns that vary reach the same smallest and the same largest value, and no column goes beyond."""
-    low, high = values.min(axis=0)[~constant], values.max(axis=0)[~constant]
-    return len(low) > 2 and bool(np.mean((low == values.min()) & (high == values.max())) > 0.5)
+def _non_finite(start: int, block: np.ndarray) -> Found:
+    finite = np.isfinite(block)
+    if finite.all():
+        return 0, (), ""
+    row, *column = (int(i) for i in np.argwhere(~finite)[0])
+    value = "NaN" if np.isnan(block[row, *column]) else "infinity (inf)"
+    return int((~finite).sum()), (start + row, *column), value
+
+
+def _both(a: Found, b: Found) -> Found:
+    first = a if a[0] else b
+    return a[0] + b[0], first[1], first[2]
+
+
+def _limits(start: int, block: np.ndarray) -> tuple[float, float]:
+    return float(block.min()), float(block.max())
+
+
+def _wider(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    return min(a[0], b[0]), max(a[1], b[1])
+
+
+def _fractions(start: int, block: np.ndarray) -> int:
+    return int(np.sum(block != np.floor(block)))
+
+
+def _labels_of_block(start: int, block: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    return np.unique(block if weight is None else block[weight > 0])
+
+
+def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.union1d(a, b)
+
+
+def _first_column(block: np.ndarray) -> np.ndarray:
+    return block[:, 0]
+
+
+def _columns(block: np.ndarray) -> np.ndarray:
+    return block.reshape(len(block), -1) if block.ndim > 1 else block[:, None]

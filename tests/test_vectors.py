@@ -67,7 +67,7 @@ def test_statements_are_those_of_the_code():
 
 def test_every_setting_is_an_input():
     """A new setting has to be stated in cases/states.py: no case may lean on a default."""
-    of_the_loop = {"batch_size", "block_rows", "max_iterations", "tolerance", "patience"}
+    of_the_loop = {"batch_size", "block_rows", "block_bytes", "max_iterations", "tolerance", "patience"}
     names = {field.name for field in fields(Settings)} - of_the_loop
     for operation in ("iteration", "epoch", "fit"):
         for case in VECTORS[operation]["cases"]:

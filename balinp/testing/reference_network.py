@@ -98,6 +98,10 @@ class Signs:
         """``pattern`` in every row of ``shape`` (N, K)."""
         return np.broadcast_to(self.pattern, shape).astype(dtype)
 
+    def row_signs(self) -> Callable[[int, int, int], np.ndarray]:
+        """``pattern`` in every row."""
+        return lambda start, rows, columns: self.standard_normal((rows, columns))
+
 
 def sign_patterns(k: int) -> np.ndarray:
     """All 2^k rows of ±1, whose mean outer product is the identity: (2^k, k)."""

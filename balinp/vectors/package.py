@@ -6,6 +6,7 @@ This half has the rules, the predictions and the iterations; ``package_layer`` t
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from math import prod
@@ -59,6 +60,11 @@ class Replay:
         if draw.size != prod(shape):
             raise InvalidArgumentError(f"the next draw has shape {draw.shape}, asked for was {shape}")
         return draw.reshape(shape)
+
+    def row_signs(self) -> Callable[[int, int, int], np.ndarray]:
+        """The signs of the next draw, whose rows are those of the batch."""
+        signs = np.sign(self.draws.pop(0))
+        return lambda start, rows, columns: signs.reshape(-1, columns)[start : start + rows]
 
     def permutation(self, n: int) -> np.ndarray:
         """The given one."""

@@ -1,0 +1,103 @@
+"""The scales of columns: offset and deviation, measured block by block, so that rows may be anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .blocks import reduce_blocks
+from .rows import RowSource, block_rows
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """(v − offset)/scale per column, in float64, so that the training part has mean 0 and deviation 1.
+
+    A constant column gets its own value as offset and a scale of its size, so it becomes exactly 0.
+    """
+
+    offset: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def from_data(cls, values: Any, weights: Any = None, share_scale: bool = False) -> Standardizer:
+        """Mean and deviation of the columns of ``values`` (n, d), relative to the largest entry, so 1e±150 is safe.
+
+        Three passes by blocks over an array or a RowSource; rows of ``weights`` zero do not count.
+        ``share_scale``: columns that are evidently one measurement (pixels, say) get one scale, the root mean square of
+        their deviations, lest a pixel that is lit once in a thousand images outweigh the others.
+        """
+        rows = block_rows(values)
+        extent = reduce_blocks(_extent, rows, values, weights, combine=_joined)
+        largest = np.maximum(np.abs(extent.low), np.abs(extent.high)).astype(np.float64)
+        largest = np.where(largest > 0, largest, 1.0)
+        total, count = reduce_blocks(partial(_moment, largest, None), rows, values, weights, combine=_added)
+        mean = total / count
+        squares, count = reduce_blocks(partial(_moment, largest, mean), rows, values, weights, combine=_added)
+        deviation = np.sqrt(squares / count)
+        constant = deviation <= 10 * np.finfo(values.dtype).eps
+        first = extent.first
+        offset = np.where(constant, first, mean * largest)
+        scale = np.where(constant, np.where(first != 0, np.abs(first), 1.0), deviation * largest)
+        if share_scale and _one_unit(extent, constant):
+            scale = np.full_like(scale, np.sqrt(np.mean((deviation * largest / scale.max()) ** 2)) * scale.max())
+        return cls(offset.astype(np.float64), scale.astype(np.float64))
+
+    def transform(self, values: Any, dtype: Any) -> Any:
+        """The standardised values, a new array of ``dtype``; of a RowSource one that standardises what is read."""
+        convert = partial(_standardized, self, np.dtype(dtype))
+        return values.map(convert) if isinstance(values, RowSource) else convert(values)
+
+
+def _standardized(scaler: Standardizer, dtype: np.dtype, values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused by whoever asked
+        return ((values - scaler.offset) / scaler.scale).astype(dtype)
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """The first row, the smallest and the largest value of every column."""
+
+    first: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def _extent(start: int, values: np.ndarray, weights: np.ndarray | None) -> _Extent | None:
+    counted = values if weights is None else values[weights > 0]
+    return _Extent(counted[0], counted.min(axis=0), counted.max(axis=0)) if len(counted) else None
+
+
+def _joined(a: _Extent | None, b: _Extent | None) -> _Extent | None:
+    if a is None or b is None:
+        return a or b
+    return _Extent(a.first, np.minimum(a.low, b.low), np.maximum(a.high, b.high))
+
+
+def _moment(
+    largest: np.ndarray, mean: np.ndarray | None, start: int, values: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, float]:
+    """The sums of the relative values, or of the squares of their differences from ``mean``, and of the weights."""
+    if weights is not None:
+        values, weights = values[weights > 0], weights[weights > 0]
+    relative = values / largest
+    if mean is not None:
+        relative -= mean
+        relative *= relative
+    if weights is None:
+        return relative.sum(axis=0), float(len(values))
+    return (relative * weights[:, None]).sum(axis=0), float(weights.sum())
+
+
+def _added(a: tuple[np.ndarray, float], b: tuple[np.ndarray, float]) -> tuple[np.ndarray, float]:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _one_unit(extent: _Extent, constant: np.ndarray) -> bool:
+    """Whether most columns that vary reach the same smallest and the same largest value, and no column goes beyond."""
+    low, high = extent.low[~constant], extent.high[~constant]
+    reached = (low == extent.low.min()) & (high == extent.high.max())
+    return len(low) > 2 and bool(np.mean(reached) > 0.5)
