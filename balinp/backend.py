@@ -6,7 +6,8 @@ no array library itself. ``NUMPY`` is the default everywhere; CuPy is imported o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -16,6 +17,7 @@ import numpy as np
 import scipy.linalg
 import scipy.special
 
+from .deferred import Check, Deferred, current
 from .errors import BackendUnavailableError, InvalidArgumentError, NotPositiveDefiniteError
 
 Array: TypeAlias = Any  # an array of the backend's library: numpy.ndarray or cupy.ndarray
@@ -33,7 +35,8 @@ class Backend:
     """One array library: ``xp`` (its module) and the operations whose spelling differs between libraries.
 
     All methods take and return arrays of this library and keep their dtype (float32 or float64). On a GPU work is only
-    queued; what waits for it, and how often, is said where it happens (``cholesky``, ``floats``, ``to_host``).
+    queued; what waits for it is said where it happens (``refuse_if``, ``cholesky``, ``floats``, ``to_host``), and
+    ``deferred`` puts the waits off.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Backend:
     to_host: Callable[[Array], np.ndarray]
     _cholesky: Callable[[Array], Array | None]
     _solve_triangular: Callable[..., Array]
+    _unjudged_cholesky: Callable[[Array], Array] | None = None  # without a verdict, where a verdict means waiting
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return get_backend, (self.name,)  # pickled and copied by name, as modules cannot be
@@ -54,20 +58,75 @@ class Backend:
         """Numbers and 0-d arrays of this library as Python floats, in one transfer however many they are.
         (eq:precision)
         """
-        return self.to_host(self.xp.stack([self.xp.asarray(value, dtype="float64") for value in values])).tolist()
+        if self._unjudged_cholesky is None:
+            return [float(value) for value in values]
+        there = [value for value in values if hasattr(value, "ndim")]  # Python's numbers need no journey
+        if not there:
+            return list(values)
+        fetched = iter(self.to_host(self.xp.stack([value.astype("float64") for value in there])).tolist())
+        return [next(fetched) if hasattr(value, "ndim") else value for value in values]
+
+    def refuse_if(self, bad: Array, error: Check) -> None:
+        """Raise ``error()`` if the 0-d array ``bad`` is true: at once, for which a GPU is waited for, or inside
+        ``deferred`` together with the numbers that are fetched there. ``error()`` may be None: false alarm.
+        (eq:precision)
+        """
+        later = current.get()
+        if later is not None and self._unjudged_cholesky is not None:
+            later.checks.append((bad, error))
+        elif bool(bad):
+            refusal = error()
+            if refusal is not None:
+                raise refusal
+
+    @contextmanager
+    def deferred(self) -> Iterator[Deferred]:
+        """Inside, a GPU is not waited for at every check: all are looked at when ``Deferred.floats`` fetches numbers,
+        and what is left at the end. Where nothing is queued, checks refuse at once as ever.   (eq:precision)
+        """
+        later = Deferred(self.floats)
+        token = current.set(later)
+        try:
+            yield later
+            later.floats()
+        finally:
+            current.reset(token)
 
     def cholesky(self, matrix: Array, name: str = "matrix") -> Array:
         """Lower factor L with L Lᵀ = matrix (..., D, D); only the lower triangle is read. On a GPU one wait, for the
-        verdict.   (eq:cholesky)
+        verdict; none inside ``deferred``.   (eq:cholesky)
 
         Raises NotPositiveDefiniteError naming ``name`` and the first failing pivot; NaN counts as failing.
         """
         if matrix.ndim < 2 or matrix.shape[-2] != matrix.shape[-1]:
             raise InvalidArgumentError(f"{name} must be a square matrix, got shape {matrix.shape}")
+        if self._unjudged_cholesky is not None and current.get() is not None and matrix.ndim == 2:
+            factor = self._unjudged_cholesky(matrix)
+            self.refuse_if(self._doubtful(factor, matrix), lambda: self._failure(matrix, name))
+            return factor
         factor = self._cholesky(matrix)
         if factor is None:
             raise _diagnosis(self.to_host(matrix), name)
         return factor
+
+    def _failure(self, matrix: Array, name: str) -> NotPositiveDefiniteError | None:
+        """The library's own verdict, waited for: None if the factorisation succeeds."""
+        return None if self._cholesky(matrix) is not None else _diagnosis(self.to_host(matrix), name)
+
+    def _doubtful(self, factor: Array, matrix: Array) -> Array:
+        """Whether ``factor`` may come from a factorisation that failed, judged by its numbers; a 0-d array.
+
+        A factorisation that succeeds has |∑_j L_ij² − A_ii| ≤ γ A_ii, γ = (D + 1)ε/(1 − (D + 1)ε) (Higham 2002, 10.3).
+        One that fails at pivot k has ∑_{j<k} L_kj² ≥ (1 − γ) A_kk already: then whatever stands at L_kk either adds so
+        much that the sum is off, or is so small that it is within the bound; both are doubted, as is NaN. The bound is
+        four times γ, for the rounding of this sum and for other orders of summation; a factor doubted in vain costs a
+        second look.
+        """
+        xp, diagonal = self.xp, self.xp.diagonal(matrix)
+        bound = diagonal * (4 * (len(matrix) + 2) * float(xp.finfo(matrix.dtype).eps))
+        pivots = xp.diagonal(factor)
+        near = xp.abs(xp.sum(factor**2, axis=1) - diagonal) <= bound
+        return xp.logical_not(xp.all(near & (pivots > 0) & (pivots**2 > bound)))
 
     def solve_triangular(self, factor: Array, right: Array, transposed: bool = False) -> Array:
         """L⁻¹ right, or L⁻ᵀ right when ``transposed``; L (..., D, D) lower, right (..., D, K).   (eq:cholesky)"""
@@ -160,12 +219,16 @@ def cupy_like(name: str, cupy: Any, cupyx: Any) -> Backend:
             except np.linalg.LinAlgError:
                 return None
 
+    def unjudged_cholesky(matrix: Array) -> Array:
+        with cupyx.errstate(linalg="ignore"):
+            return cupy.linalg.cholesky(matrix)
+
     def solve_triangular(factor: Array, right: Array, **options: Any) -> Array:
         if right.size == 0:  # cuBLAS wants at least one row and column
             return right.copy()
         return cupyx.scipy.linalg.solve_triangular(factor, right, **options)
 
-    return Backend(name, cupy, cupyx.scipy.special.erf, cupy.asnumpy, cholesky, solve_triangular)
+    return Backend(name, cupy, cupyx.scipy.special.erf, cupy.asnumpy, cholesky, solve_triangular, unjudged_cholesky)
 
 
 def _cupy_backend() -> Backend:

@@ -66,6 +66,12 @@ class MatrixNormal:
         rows, columns = self.backend.floats(self.row_covariance_trace, self.backend.xp.trace(self.column_covariance))
         return rows, columns
 
+    def with_traces(self, rows: float, columns: float) -> MatrixNormal:
+        """The same, its ``traces`` already fetched by the caller.   (eq:effective-parameters)"""
+        other = self.with_mean(self.mean)
+        other.__dict__["traces"] = (rows, columns)
+        return other
+
     def log_determinant(self) -> Array:
         """log|Cov(vec W)| = D log|Σ| − K log|P|.   (eq:log-determinant)"""
         d, k = self.mean.shape

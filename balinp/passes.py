@@ -8,7 +8,7 @@ from typing import Any
 
 from .backend import Array
 from .errors import InvalidArgumentError
-from .likelihoods import Gaussian, Likelihood
+from .likelihoods import Categorical, Gaussian, Likelihood
 from .mlp import MLP
 from .settings import Settings
 from .statistics import LayerStatistics
@@ -21,8 +21,8 @@ def blocks(rows: int, block_rows: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class PassSums:
-    """Sums over the data of one pass: per layer the statistics of (A_l, G_l) with probes, the loss in nats (of a
-    block a 0-d array, lest the host wait for every block), the squared residual."""
+    """Sums over the data of one pass: per layer the statistics of (A_l, G_l) with probes, the loss in nats (a 0-d
+    array, lest the host wait for it), the squared residual."""
 
     layers: list[LayerStatistics]
     loss: Any
@@ -41,16 +41,19 @@ def block_sums(
     y: Array,
     probe_noise: Array | None = None,
     sample_weight: Array | None = None,
+    total_weight: float | None = None,
 ) -> PassSums:
     """Forward and backward pass of one block, summed: gradients G_l as the targets of each layer's statistics.
 
     ``probe_noise`` (N, K_L), entries ±1 or standard normal, estimates the hidden layers' curvature
     (eq:curvature-probe); None: not wanted. The output layer's curvature is the likelihood's bound itself. Shapes: x
-    (N, D), y (N, K_L) or labels (N,).
+    (N, D), y (N, K_L) or labels (N,); ``total_weight`` is ∑ w_n if the caller has it already.
     (eq:block-sum, eq:cost)
     """
     xp, activations = mlp.backend.xp, mlp.forward(weights, x)
     h = activations.outputs[-1]
+    if isinstance(likelihood, Categorical):
+        y = likelihood.one_hot(h, y)  # once for gradient and loss
     gradient = likelihood.gradient(h, y)
     if probe_noise is None:
         gradients, probes = mlp.backward(weights, activations, gradient), [None] * len(weights)
@@ -59,7 +62,7 @@ def block_sums(
         gradients, probes = [g[0] for g in both], [g[1] for g in both]
     probes[-1] = None
     layers = [
-        LayerStatistics.from_batch(a, g, sample_weight, z, mlp.backend)
+        LayerStatistics.from_batch(a, g, sample_weight, z, mlp.backend, total_weight)
         for a, g, z in zip(activations.inputs, gradients, probes)
     ]
     w = xp.ones(len(h), dtype=h.dtype) if sample_weight is None else sample_weight
@@ -89,19 +92,22 @@ def data_sums(
     Probe noise is drawn from ``generator`` (±1, the signs of normals) in row order, so the blocks change no draw.
     (eq:curvature-probe)
     """
-    total = None
+    total: PassSums | None = None
+    counts: Iterator[float] = iter(())
+    if sample_weight is not None:  # one wait for all blocks and layers
+        sums_of = [mlp.backend.xp.sum(sample_weight[rows]) for rows in blocks(len(x), settings.block_rows)]
+        counts = iter(mlp.backend.floats(*sums_of))
     for rows in blocks(len(x), settings.block_rows):
         noise = None
         if settings.step != "gradient" and len(weights) > 1:
             shape = (rows.stop - rows.start, mlp.widths[-1])
             noise = mlp.backend.xp.sign(mlp.backend.standard_normal(generator, shape, x.dtype))
-        sums = block_sums(
-            mlp, likelihood, weights, x[rows], y[rows], noise, None if sample_weight is None else sample_weight[rows]
-        )
+        weight, count = (None, None) if sample_weight is None else (sample_weight[rows], next(counts))
+        sums = block_sums(mlp, likelihood, weights, x[rows], y[rows], noise, weight, count)
         total = sums if total is None else total + sums
     if total is None:
         raise InvalidArgumentError("x must have at least one row, got none")
-    return replace(total, loss=float(total.loss))
+    return total
 
 
 def data_loss(
@@ -112,14 +118,14 @@ def data_loss(
     y: Array,
     settings: Settings,
     sample_weight: Array | None,
-) -> float:
-    """∑ w_n ℓ_n over all rows, in nats.   (eq:iteration)"""
+) -> Any:
+    """∑ w_n ℓ_n over all rows, in nats; a 0-d array.   (eq:iteration)"""
     total: Any = 0.0
     for rows in blocks(len(x), settings.block_rows):
         loss = likelihood.loss(mlp.forward(weights, x[rows]).outputs[-1], y[rows])
         block = mlp.backend.xp.sum(loss) if sample_weight is None else sample_weight[rows] @ loss
         total = total + block.astype("float64")
-    return float(total)
+    return total
 
 
 def data_spread(
@@ -130,9 +136,9 @@ def data_spread(
     x: Array,
     settings: Settings,
     sample_weight: Array | None,
-) -> float:
+) -> Any:
     """∑ w_n (h_n − h̄_n) B_n (h_n − h̄_n)ᵀ: how far the outputs h at drawn ``weights`` lie from h̄ at the ``means``, in
-    the likelihood's curvature B_n, over all rows.   (eq:output-spread)
+    the likelihood's curvature B_n, over all rows; a 0-d array.   (eq:output-spread)
     """
     xp = mlp.backend.xp
     total: Any = 0.0
@@ -142,4 +148,4 @@ def data_spread(
         each = xp.einsum("ni,nij,nj->n", d, likelihood.curvature(mean), d)
         block = xp.sum(each) if sample_weight is None else sample_weight[rows] @ each
         total = total + block.astype("float64")
-    return float(total)
+    return total

@@ -127,6 +127,8 @@ def _likelihoods(generator: np.random.Generator, s: dict[str, int]) -> Cases:
             f"{name}.probe": [Case(s, {"h": outputs, "noise": probe}, (likelihood.probe(outputs, probe),))],
             f"{name}.aleatoric": [Case(s, case, (likelihood.aleatoric(outputs),))],
         }
+    rows = Categorical().one_hot(h, kinds[1][3])
+    result["likelihoods.Categorical.one_hot"] = [Case(s, {"h": h, "y": kinds[1][3]}, (rows,))]
     name = "heteroscedastic.Heteroscedastic"
     mixed: Any = kinds[2][1]
     result["likelihoods.Gaussian"] = [Case(s, {"noise_variance": variances})]
