@@ -45,6 +45,7 @@ class Backend:
     to_host: Callable[[Array], np.ndarray]
     _cholesky: Callable[[Array], Array | None]
     _solve_triangular: Callable[..., Array]
+    _triangular_inverse: Callable[[Array], Array] | None = None  # where it is cheaper than a solve
     _unjudged_cholesky: Callable[[Array], Array] | None = None  # without a verdict, where a verdict means waiting
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
@@ -61,10 +62,8 @@ class Backend:
         if self._unjudged_cholesky is None:
             return [float(value) for value in values]
         there = [value for value in values if hasattr(value, "ndim")]  # Python's numbers need no journey
-        if not there:
-            return list(values)
-        fetched = iter(self.to_host(self.xp.stack([value.astype("float64") for value in there])).tolist())
-        return [next(fetched) if hasattr(value, "ndim") else value for value in values]
+        fetched = iter(self.to_host(self.xp.stack([v.astype("float64") for v in there])).tolist() if there else ())
+        return [next(fetched) if hasattr(value, "ndim") else float(value) for value in values]
 
     def refuse_if(self, bad: Array, error: Check) -> None:
         """Raise ``error()`` if the 0-d array ``bad`` is true: at once, for which a GPU is waited for, or inside
@@ -132,6 +131,12 @@ class Backend:
         """L⁻¹ right, or L⁻ᵀ right when ``transposed``; L (..., D, D) lower, right (..., D, K).   (eq:cholesky)"""
         return self._solve_triangular(factor, right, lower=True, trans="T" if transposed else "N", check_finite=False)
 
+    def triangular_inverse(self, factor: Array) -> Array:
+        """L⁻¹ for the lower factor L (D, D).   (eq:cholesky)"""
+        if self._triangular_inverse is not None:
+            return self._triangular_inverse(factor)
+        return self.solve_triangular(factor, self.xp.eye(len(factor), dtype=factor.dtype))
+
     def cho_solve(self, factor: Array, right: Array) -> Array:
         """(L Lᵀ)⁻¹ right, for the lower factor L (D, D) and right (D, K).   (eq:cholesky)"""
         return self.solve_triangular(factor, self.solve_triangular(factor, right), transposed=True)
@@ -177,7 +182,19 @@ def _numpy_cholesky(matrix: np.ndarray) -> np.ndarray | None:
 def _numpy_solve_triangular(factor: np.ndarray, right: np.ndarray, trans: str, **options: Any) -> np.ndarray:
     if factor.ndim > 2:  # SciPy takes batches only since 1.16
         return np.linalg.solve(np.swapaxes(factor, -1, -2) if trans == "T" else factor, right)
-    return scipy.linalg.solve_triangular(factor, right, trans=trans, **options)
+    if right.ndim != 2 or right.size == 0:
+        return scipy.linalg.solve_triangular(factor, right, trans=trans, **options)
+    # BLAS itself, whose ten microseconds of checks in SciPy are most of the time of a small solve. It wants columns
+    # contiguous: a C-ordered right side goes in transposed, as X Lᵀ = Bᵀ, and nothing is copied to turn it round.
+    (trsm,) = scipy.linalg.get_blas_funcs(("trsm",), (factor, right))
+    if right.flags.c_contiguous:
+        return trsm(1, factor.T, right.T, side=1, lower=0, trans_a=int(trans == "T")).T
+    return trsm(1, factor.T, right, lower=0, trans_a=int(trans == "N"))
+
+
+def _numpy_triangular_inverse(factor: np.ndarray) -> np.ndarray:
+    (trtri,) = scipy.linalg.get_lapack_funcs(("trtri",), (factor,))
+    return trtri(factor.T, lower=0)[0].T
 
 
 def _diagnosis(matrix: np.ndarray, name: str) -> NotPositiveDefiniteError:
@@ -200,7 +217,9 @@ def _diagnosis(matrix: np.ndarray, name: str) -> NotPositiveDefiniteError:
     return NotPositiveDefiniteError(name, len(matrix), k, value, str(matrix.dtype))
 
 
-NUMPY = Backend("numpy", np, scipy.special.erf, np.asarray, _numpy_cholesky, _numpy_solve_triangular)
+NUMPY = Backend(
+    "numpy", np, scipy.special.erf, np.asarray, _numpy_cholesky, _numpy_solve_triangular, _numpy_triangular_inverse
+)
 
 
 def cupy_like(name: str, cupy: Any, cupyx: Any) -> Backend:
@@ -228,7 +247,8 @@ def cupy_like(name: str, cupy: Any, cupyx: Any) -> Backend:
             return right.copy()
         return cupyx.scipy.linalg.solve_triangular(factor, right, **options)
 
-    return Backend(name, cupy, cupyx.scipy.special.erf, cupy.asnumpy, cholesky, solve_triangular, unjudged_cholesky)
+    linear_algebra = cholesky, solve_triangular, None, unjudged_cholesky
+    return Backend(name, cupy, cupyx.scipy.special.erf, cupy.asnumpy, *linear_algebra)
 
 
 def _cupy_backend() -> Backend:

@@ -57,8 +57,7 @@ class MatrixNormal:
     @cached_property
     def row_covariance_trace(self) -> Array:
         """tr P⁻¹ = ‖L⁻¹‖²_F.   (eq:matrix-normal)"""
-        xp, L = self.backend.xp, self.row_factor
-        return xp.sum(self.backend.solve_triangular(L, xp.eye(len(L), dtype=L.dtype)) ** 2)
+        return self.backend.xp.sum(self.backend.triangular_inverse(self.row_factor) ** 2)
 
     @cached_property
     def traces(self) -> tuple[float, float]:
