@@ -12,7 +12,7 @@ The bare list, at the same shapes and on ready-made arrays, per layer with input
 
 The timed iteration is ``bali_step`` of the default settings after the warm-up: it draws the weights, learns noise
 and prior precision, and has no trust region; of N rows it measures the spread of the outputs (two more forward passes)
-in every ⌈N/1024⌉-th iteration, and each of those iterations is timed as it comes. Each repetition times the lists and the
+in every ⌈N/1024⌉-th iteration, and each of those is timed as it comes. Each repetition times the lists and the
 iteration one after the other; the figures are medians and quartiles of the ratios. Times are processor time of the
 process, which other work on a shared machine disturbs less than the clock on the wall; keep BLAS to one thread.
 Times then grow with N, width and depth: the exponent is the slope of a least-squares line through log times.
@@ -68,7 +68,7 @@ def rest_of_the_whole_list(weights: list, gradients: list, factors: list) -> Non
         trtri, trsm = get_lapack_funcs(("trtri",), (L,))[0], get_blas_funcs(("trsm",), (L,))[0]
         G.T @ G
         trtri(L, lower=1)
-        R, _ = cho_factor(np.eye(len(Q), dtype=Q.dtype) + Q.T @ Q, lower=True, check_finite=False)
+        R, _ = cho_factor(np.eye(len(Q), dtype=Q.dtype), lower=True, check_finite=False)
         trsm(1, L, W, lower=1, trans_a=1) @ R.T
 
 
@@ -156,9 +156,8 @@ def main() -> None:
         return
     for what, problems in GROWTH.items():
         seconds, exponent = growth(problems, "float64", max(3, options.repeats // 3))
-        print(
-            f"growth with {what}: {', '.join(f'{s:.3g}' for s in seconds)} s for a factor of 2 each; exponent {exponent:.2f}"
-        )
+        steps = ", ".join(f"{s:.3g}" for s in seconds)
+        print(f"growth with {what}, doubled each time: {steps} s; exponent {exponent:.2f}")
 
 
 if __name__ == "__main__":
