@@ -61,9 +61,9 @@ class Backend:
         """
         if self._unjudged_cholesky is None:
             return [float(value) for value in values]
-        there = [value for value in values if hasattr(value, "ndim")]  # Python's numbers need no journey
+        there = [value for value in values if isinstance(value, self.xp.ndarray)]  # the host's numbers need no journey
         fetched = iter(self.to_host(self.xp.stack([v.astype("float64") for v in there])).tolist() if there else ())
-        return [next(fetched) if hasattr(value, "ndim") else float(value) for value in values]
+        return [next(fetched) if isinstance(value, self.xp.ndarray) else float(value) for value in values]
 
     def refuse_if(self, bad: Array, error: Check) -> None:
         """Raise ``error()`` if the 0-d array ``bad`` is true: at once, for which a GPU is waited for, or inside
