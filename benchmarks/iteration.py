@@ -1,6 +1,6 @@
 """One full-batch iteration against the BLAS and LAPACK calls that it cannot do without, paired in one process.
 
-Run: OPENBLAS_NUM_THREADS=1 python benchmarks/iteration.py [--repeats 15] [--quick]
+Run: OPENBLAS_NUM_THREADS=1 python benchmarks/iteration.py [--repeats 15] [--sizes small middle large] [--no-growth]
 
 The bare list, at the same shapes and on ready-made arrays, per layer with inputs A (N, D), outputs H (N, K):
 
@@ -135,7 +135,8 @@ def growth(problems: list, dtype: str, repeats: int) -> tuple[np.ndarray, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--quick", action="store_true", help="without the large size and the growth")
+    parser.add_argument("--sizes", nargs="*", choices=[*SIZES], default=[*SIZES])
+    parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     versions = f"balinp {balinp.__version__}, numpy {np.__version__}, scipy {scipy.__version__}"
     threads = os.environ.get("OPENBLAS_NUM_THREADS", "all")
@@ -143,18 +144,15 @@ def main() -> None:
     print(
         f"processor seconds, {options.repeats} repetitions; ratio of an iteration to the bare calls: median (quartiles)"
     )
-    for name, (rows, widths, inner) in SIZES.items():
-        if options.quick and name == "large":
-            continue
+    for name in options.sizes:
+        rows, widths, inner = SIZES[name]
         for dtype in ("float64", "float32"):
             times = measure(rows, widths, dtype, options.repeats, inner)
             low, middle, high = np.quantile(times[:, :1] / times[:, 1:], [0.25, 0.5, 0.75], axis=0)
             ratios = [f"{middle[i]:.2f} ({low[i]:.2f} to {high[i]:.2f})" for i in (0, 1)]
             where = f"{name}: N = {rows}, widths {'-'.join(map(str, widths))}, {dtype}"
             print(f"{where}: iteration {np.median(times[:, 0]):.4g} s, whole list {ratios[1]}, short list {ratios[0]}")
-    if options.quick:
-        return
-    for what, problems in GROWTH.items():
+    for what, problems in GROWTH.items() if options.growth else ():
         seconds, exponent = growth(problems, "float64", max(3, options.repeats // 3))
         steps = ", ".join(f"{s:.3g}" for s in seconds)
         print(f"growth with {what}, doubled each time: {steps} s; exponent {exponent:.2f}")
