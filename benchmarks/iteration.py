@@ -39,9 +39,9 @@ SIZES = {
     "large": (100_000, (100, 512, 512, 1), 1),
 }
 GROWTH = {  # three steps of a factor 2, all else fixed
-    "N": [(rows, (50, 256, 256, 1)) for rows in (4096, 8192, 16384, 32768)],
-    "width": [(8192, (50, width, width, 1)) for width in (128, 256, 512, 1024)],
-    "depth": [(8192, (50, *[256] * depth, 1)) for depth in (2, 4, 8, 16)],
+    "N": [(rows, (50, 256, 256, 1)) for rows in (2048, 4096, 8192, 16384)],
+    "width": [(2048, (50, width, width, 1)) for width in (64, 128, 256, 512)],
+    "depth": [(2048, (50, *[256] * depth, 1)) for depth in (2, 4, 8, 16)],
 }
 
 
