@@ -1,7 +1,7 @@
 """Seconds until a test NLL is reached: BALI against what one would pick instead, in one process on the same rows.
 
 Run, in an environment of its own (pip install torch==2.13.0 laplace-torch scikit-learn, and this package):
-    OPENBLAS_NUM_THREADS=1 python benchmarks/peers.py [--seeds 3]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/peers.py [--seeds 3] [--sets yacht friedman]
 
 Two regressions, 90 % of the rows train, inputs and targets standardised by the training rows, one hidden layer of 50
 ReLU units: yacht (308 rows, 6 inputs) and Friedman's first function (1 000 rows, 10 inputs, noise 1). Every method
@@ -214,7 +214,7 @@ def deep_ensemble(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.n
 
 def mlp_regressor(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, seed: int) -> Trace:
     clock = Clock()
-    model = MLPRegressor((HIDDEN,), max_iter=2000, random_state=seed).fit(x, y)
+    model = MLPRegressor(hidden_layer_sizes=(HIDDEN,), max_iter=2000, random_state=seed).fit(x, y)
     noise = float(np.mean((y - model.predict(x)) ** 2))
     clock.look(lambda: normal_nll(y_test, model.predict(x_test), noise))
     return clock.path
@@ -260,13 +260,15 @@ def row(name: str, paths: list[Trace], core: list[Trace], fixed: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sets", nargs="+", choices=[*FIXED], default=[*FIXED])
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of convergence, from every side
     torch.set_num_threads(1)
     libraries = ", ".join(f"{n} {version(n)}" for n in ("numpy", "scipy", "scikit-learn", "torch", "laplace-torch"))
     print(f"balinp {balinp.__version__}, {libraries}, python {platform.python_version()}")
     print(f"processor seconds, one thread; medians of {options.seeds} splits (seeds 0 to {options.seeds - 1})")
-    for name, fixed in FIXED.items():
+    for name in options.sets:
+        fixed = FIXED[name]
         print(f"\n{name}\n\n| method | seconds | end NLL | core sooner by | seconds to {fixed:g} (over core's) |")
         print("|---|---|---|---|---|")
         found: dict[str, list[Trace]] = {}
