@@ -2,12 +2,14 @@
 
 from .activations import ACTIVATIONS, Activation, get_activation
 from .backend import NUMPY, Backend, get_backend
+from .checkpoint import Checkpoint
 from .classifier import BALIClassifier
 from .errors import (
     BackendUnavailableError,
     BALIError,
     ConvergenceWarning,
     DivergenceError,
+    InterruptedFitWarning,
     InvalidArgumentError,
     InvalidTypeError,
     ModelFileError,
@@ -41,11 +43,13 @@ __all__ = [
     "Backend",
     "BackendUnavailableError",
     "Categorical",
+    "Checkpoint",
     "ConvergenceWarning",
     "DivergenceError",
     "FitResult",
     "Gaussian",
     "Heteroscedastic",
+    "InterruptedFitWarning",
     "InvalidArgumentError",
     "InvalidTypeError",
     "IterationRecord",

@@ -60,3 +60,7 @@ class NotPositiveDefiniteError(BALIError, ValueError):
 
 class ConvergenceWarning(UserWarning):
     """The budget of iterations ended before the training loss stopped falling."""
+
+
+class InterruptedFitWarning(UserWarning):
+    """Ctrl-C ended the fit before it had come to its end; the model is what it had learnt."""

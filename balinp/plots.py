@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InvalidArgumentError
-from .persistence import write_atomically
+from .files import write_atomically
 from .training import IterationRecord
 
 _BLUE, _ORANGE, _MOST_PANELS = "#1b5e9b", "#d9770f", 4

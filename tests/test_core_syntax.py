@@ -17,6 +17,7 @@ LIBRARIES = {"numpy", "scipy", "cupy", "cupyx"}
 FOLDER = Path(balinp.__file__).parent
 SHELL = {"backend", "base", "cli", "classifier", "errors", "metrics", "options", "params", "persistence", "plots"}
 SHELL |= {"heldout", "regressor", "relevance", "report", "schema", "table", "validation", "__init__", "__main__"}
+SHELL |= {"checkpoint", "files", "interruption", "learning", "packing", "progress", "session", "streaming"}
 
 
 def violations(source: str) -> Iterator[str]:
