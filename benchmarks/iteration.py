@@ -38,7 +38,7 @@ SIZES = {
     "middle": (10_000, (784, 200, 200, 10), 1),
     "large": (100_000, (100, 512, 512, 1), 1),
 }
-GROWTH = {  # steps of a factor 2, all else fixed; a default fit of eight such layers and more diverges
+GROWTH = {  # steps of a factor 2, all else fixed; of the deeper networks one diverged here, at N = 2048
     "N": [(rows, (50, 256, 256, 1)) for rows in (2048, 4096, 8192, 16384)],
     "width": [(2048, (50, width, width, 1)) for width in (64, 128, 256, 512)],
     "depth": [(2048, (50, *[256] * depth, 1)) for depth in (1, 2, 4)],
