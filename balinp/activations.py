@@ -12,16 +12,17 @@ from .errors import InvalidArgumentError
 
 @dataclass(frozen=True)
 class Activation:
-    """φ and φ′, elementwise: ``value(h, backend)`` and ``derivative(h, backend)`` keep shape and dtype."""
+    """φ and φ′, elementwise: ``value(h, backend, out)`` and ``derivative(h, backend)`` keep shape and dtype; ``value``
+    writes to ``out`` (of h's shape) if there is one."""
 
     name: str
-    value: Callable[[Array, Backend], Array]
+    value: Callable[..., Array]
     derivative: Callable[[Array, Backend], Array]
 
 
 # eq:relu  φ(h) = max(h, 0), φ′(h) = 1[h > 0]
-def _relu(h: Array, backend: Backend) -> Array:
-    return backend.xp.maximum(h, 0)
+def _relu(h: Array, backend: Backend, out: Array | None = None) -> Array:
+    return backend.xp.maximum(h, 0, out=out)
 
 
 # eq:relu
@@ -30,8 +31,8 @@ def _relu_derivative(h: Array, backend: Backend) -> Array:
 
 
 # eq:tanh  φ′ = 1 − φ²
-def _tanh(h: Array, backend: Backend) -> Array:
-    return backend.xp.tanh(h)
+def _tanh(h: Array, backend: Backend, out: Array | None = None) -> Array:
+    return backend.xp.tanh(h, out=out)
 
 
 # eq:tanh
@@ -40,8 +41,8 @@ def _tanh_derivative(h: Array, backend: Backend) -> Array:
 
 
 # eq:gelu  φ(h) = h Φ(h), φ′(h) = Φ(h) + h N(h | 0, 1)
-def _gelu(h: Array, backend: Backend) -> Array:
-    return h * (1 + backend.erf(h / sqrt(2))) / 2
+def _gelu(h: Array, backend: Backend, out: Array | None = None) -> Array:
+    return backend.xp.multiply(h, (1 + backend.erf(h / sqrt(2))) / 2, out=out)
 
 
 # eq:gelu
@@ -51,8 +52,8 @@ def _gelu_derivative(h: Array, backend: Backend) -> Array:
 
 
 # eq:identity  φ(h) = h, φ′ = 1
-def _identity(h: Array, backend: Backend) -> Array:
-    return h
+def _identity(h: Array, backend: Backend, out: Array | None = None) -> Array:
+    return backend.xp.positive(h, out=out)
 
 
 # eq:identity

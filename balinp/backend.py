@@ -6,7 +6,8 @@ no array library itself. ``NUMPY`` is the default everywhere; CuPy is imported o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -16,6 +17,7 @@ import numpy as np
 import scipy.linalg
 import scipy.special
 
+from .deferred import Check, Deferred, current
 from .errors import BackendUnavailableError, InvalidArgumentError, NotPositiveDefiniteError
 
 Array: TypeAlias = Any  # an array of the backend's library: numpy.ndarray or cupy.ndarray
@@ -33,7 +35,8 @@ class Backend:
     """One array library: ``xp`` (its module) and the operations whose spelling differs between libraries.
 
     All methods take and return arrays of this library and keep their dtype (float32 or float64). On a GPU work is only
-    queued; what waits for it, and how often, is said where it happens (``cholesky``, ``floats``, ``to_host``).
+    queued; what waits for it is said where it happens (``refuse_if``, ``cholesky``, ``floats``, ``to_host``), and
+    ``deferred`` puts the waits off.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Backend:
     to_host: Callable[[Array], np.ndarray]
     _cholesky: Callable[[Array], Array | None]
     _solve_triangular: Callable[..., Array]
+    _triangular_inverse: Callable[[Array], Array] | None = None  # where it is cheaper than a solve
+    _unjudged_cholesky: Callable[[Array], Array] | None = None  # without a verdict, where a verdict means waiting
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return get_backend, (self.name,)  # pickled and copied by name, as modules cannot be
@@ -54,24 +59,83 @@ class Backend:
         """Numbers and 0-d arrays of this library as Python floats, in one transfer however many they are.
         (eq:precision)
         """
-        return self.to_host(self.xp.stack([self.xp.asarray(value, dtype="float64") for value in values])).tolist()
+        if self._unjudged_cholesky is None:
+            return [float(value) for value in values]
+        there = [value for value in values if isinstance(value, self.xp.ndarray)]  # the host's numbers need no journey
+        fetched = iter(self.to_host(self.xp.stack([v.astype("float64") for v in there])).tolist() if there else ())
+        return [next(fetched) if isinstance(value, self.xp.ndarray) else float(value) for value in values]
+
+    def refuse_if(self, bad: Array, error: Check) -> None:
+        """Raise ``error()`` if the 0-d array ``bad`` is true: at once, for which a GPU is waited for, or inside
+        ``deferred`` together with the numbers that are fetched there. ``error()`` may be None: false alarm.
+        (eq:precision)
+        """
+        later = current.get()
+        if later is not None and self._unjudged_cholesky is not None:
+            later.checks.append((bad, error))
+        elif bool(bad):
+            refusal = error()
+            if refusal is not None:
+                raise refusal
+
+    @contextmanager
+    def deferred(self) -> Iterator[Deferred]:
+        """Inside, a GPU is not waited for at every check: all are looked at when ``Deferred.floats`` fetches numbers,
+        and what is left at the end. Where nothing is queued, checks refuse at once as ever.   (eq:precision)
+        """
+        later = Deferred(self.floats)
+        token = current.set(later)
+        try:
+            yield later
+            later.floats()
+        finally:
+            current.reset(token)
 
     def cholesky(self, matrix: Array, name: str = "matrix") -> Array:
         """Lower factor L with L Lᵀ = matrix (..., D, D); only the lower triangle is read. On a GPU one wait, for the
-        verdict.   (eq:cholesky)
+        verdict; none inside ``deferred``.   (eq:cholesky)
 
         Raises NotPositiveDefiniteError naming ``name`` and the first failing pivot; NaN counts as failing.
         """
         if matrix.ndim < 2 or matrix.shape[-2] != matrix.shape[-1]:
             raise InvalidArgumentError(f"{name} must be a square matrix, got shape {matrix.shape}")
+        if self._unjudged_cholesky is not None and current.get() is not None and matrix.ndim == 2:
+            factor = self._unjudged_cholesky(matrix)
+            self.refuse_if(self._doubtful(factor, matrix), lambda: self._failure(matrix, name))
+            return factor
         factor = self._cholesky(matrix)
         if factor is None:
             raise _diagnosis(self.to_host(matrix), name)
         return factor
 
+    def _failure(self, matrix: Array, name: str) -> NotPositiveDefiniteError | None:
+        """The library's own verdict, waited for: None if the factorisation succeeds."""
+        return None if self._cholesky(matrix) is not None else _diagnosis(self.to_host(matrix), name)
+
+    def _doubtful(self, factor: Array, matrix: Array) -> Array:
+        """Whether ``factor`` may come from a factorisation that failed, judged by its numbers; a 0-d array.
+
+        A factorisation that succeeds has |∑_j L_ij² − A_ii| ≤ γ A_ii, γ = (D + 1)ε/(1 − (D + 1)ε) (Higham 2002, 10.3).
+        One that fails at pivot k has ∑_{j<k} L_kj² ≥ (1 − γ) A_kk already: then whatever stands at L_kk either adds so
+        much that the sum is off, or is so small that it is within the bound; both are doubted, as is NaN. The bound is
+        four times γ, for the rounding of this sum and for other orders of summation; a factor doubted in vain costs a
+        second look.
+        """
+        xp, diagonal = self.xp, self.xp.diagonal(matrix)
+        bound = diagonal * (4 * (len(matrix) + 2) * float(xp.finfo(matrix.dtype).eps))
+        pivots = xp.diagonal(factor)
+        near = xp.abs(xp.sum(factor**2, axis=1) - diagonal) <= bound
+        return xp.logical_not(xp.all(near & (pivots > 0) & (pivots**2 > bound)))
+
     def solve_triangular(self, factor: Array, right: Array, transposed: bool = False) -> Array:
         """L⁻¹ right, or L⁻ᵀ right when ``transposed``; L (..., D, D) lower, right (..., D, K).   (eq:cholesky)"""
         return self._solve_triangular(factor, right, lower=True, trans="T" if transposed else "N", check_finite=False)
+
+    def triangular_inverse(self, factor: Array) -> Array:
+        """L⁻¹ for the lower factor L (D, D).   (eq:cholesky)"""
+        if self._triangular_inverse is not None:
+            return self._triangular_inverse(factor)
+        return self.solve_triangular(factor, self.xp.eye(len(factor), dtype=factor.dtype))
 
     def cho_solve(self, factor: Array, right: Array) -> Array:
         """(L Lᵀ)⁻¹ right, for the lower factor L (D, D) and right (D, K).   (eq:cholesky)"""
@@ -145,7 +209,19 @@ def _numpy_cholesky(matrix: np.ndarray) -> np.ndarray | None:
 def _numpy_solve_triangular(factor: np.ndarray, right: np.ndarray, trans: str, **options: Any) -> np.ndarray:
     if factor.ndim > 2:  # SciPy takes batches only since 1.16
         return np.linalg.solve(np.swapaxes(factor, -1, -2) if trans == "T" else factor, right)
-    return scipy.linalg.solve_triangular(factor, right, trans=trans, **options)
+    if right.ndim != 2 or right.size == 0:
+        return scipy.linalg.solve_triangular(factor, right, trans=trans, **options)
+    # BLAS itself, whose ten microseconds of checks in SciPy are most of the time of a small solve. It wants columns
+    # contiguous: a C-ordered right side goes in transposed, as X Lᵀ = Bᵀ, and nothing is copied to turn it round.
+    (trsm,) = scipy.linalg.get_blas_funcs(("trsm",), (factor, right))
+    if right.flags.c_contiguous:
+        return trsm(1, factor.T, right.T, side=1, lower=0, trans_a=int(trans == "T")).T
+    return trsm(1, factor.T, right, lower=0, trans_a=int(trans == "N"))
+
+
+def _numpy_triangular_inverse(factor: np.ndarray) -> np.ndarray:
+    (trtri,) = scipy.linalg.get_lapack_funcs(("trtri",), (factor,))
+    return trtri(factor.T, lower=0)[0].T
 
 
 def _diagnosis(matrix: np.ndarray, name: str) -> NotPositiveDefiniteError:
@@ -168,7 +244,9 @@ def _diagnosis(matrix: np.ndarray, name: str) -> NotPositiveDefiniteError:
     return NotPositiveDefiniteError(name, len(matrix), k, value, str(matrix.dtype))
 
 
-NUMPY = Backend("numpy", np, scipy.special.erf, np.asarray, _numpy_cholesky, _numpy_solve_triangular)
+NUMPY = Backend(
+    "numpy", np, scipy.special.erf, np.asarray, _numpy_cholesky, _numpy_solve_triangular, _numpy_triangular_inverse
+)
 
 
 def cupy_like(name: str, cupy: Any, cupyx: Any) -> Backend:
@@ -187,12 +265,17 @@ def cupy_like(name: str, cupy: Any, cupyx: Any) -> Backend:
             except np.linalg.LinAlgError:
                 return None
 
+    def unjudged_cholesky(matrix: Array) -> Array:
+        with cupyx.errstate(linalg="ignore"):
+            return cupy.linalg.cholesky(matrix)
+
     def solve_triangular(factor: Array, right: Array, **options: Any) -> Array:
         if right.size == 0:  # cuBLAS wants at least one row and column
             return right.copy()
         return cupyx.scipy.linalg.solve_triangular(factor, right, **options)
 
-    return Backend(name, cupy, cupyx.scipy.special.erf, cupy.asnumpy, cholesky, solve_triangular)
+    linear_algebra = cholesky, solve_triangular, None, unjudged_cholesky
+    return Backend(name, cupy, cupyx.scipy.special.erf, cupy.asnumpy, *linear_algebra)
 
 
 def _cupy_backend() -> Backend:

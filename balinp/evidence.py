@@ -1,7 +1,8 @@
 """How a layer's posterior is made Kronecker under either prior, and what the data say about the prior precision.
 
 Per layer: U = AᵀA (D, D) running Gram matrix, B (K, K) mean curvature per datum, so that B ⊗ U is the Gauss–Newton
-precision of vec W under the likelihood. Scalars are Python floats: they never change the dtype of an array.
+precision of vec W under the likelihood. Scalars are Python floats or 0-d arrays of the arrays' own dtype: they never
+change the dtype of an array.
 """
 
 from __future__ import annotations
@@ -23,11 +24,9 @@ def step_curvature(curvature: Array, settings: Settings, xp: Any) -> Array:
         return eye / settings.step_size
     if settings.step == "natural" and not settings.damping:
         return curvature
-    mean = float(xp.trace(curvature)) / k
-    if mean < _least(
-        curvature, xp
-    ):  # a dead layer: the tied prior's covariance is S ⊗ P⁻¹, so S = I leaves it as it is
-        mean = 1.0 if settings.prior == "tied" else _least(curvature, xp)
+    mean, least = xp.trace(curvature) / k, _least(curvature, xp)
+    # a dead layer: the tied prior's covariance is S ⊗ P⁻¹, so S = I leaves it as it is
+    mean = xp.where(mean < least, 1.0 if settings.prior == "tied" else least, mean)
     if settings.step == "isotropic":
         return eye * mean
     return curvature + eye * (settings.damping * mean)
@@ -40,8 +39,8 @@ def _least(curvature: Array, xp: Any) -> float:
 
 def kronecker_precision(
     curvature: Array, prior_precision: float, previous: MatrixNormal, determined: float, prior: str
-) -> tuple[float, Array]:
-    """(π, Q) of the layer's posterior precision Q ⊗ (U + πI).
+) -> tuple[Any, Array]:
+    """(π, Q) of the layer's posterior precision Q ⊗ (U + πI); π a number (a 0-d array, lest the host wait for it).
 
     Tied prior: π = λ, Q = B; exact.   (eq:tied-prior)
     Independent prior, precision B ⊗ U + τI: the matrix-normal nearest to it in KL(q ‖ ·) has
@@ -57,8 +56,7 @@ def kronecker_precision(
     xp, sigma = previous.backend.xp, previous.column_covariance
     k = len(curvature)
     # eq:kronecker-projection
-    weighted, trace = previous.backend.floats(xp.sum(curvature * sigma), xp.trace(sigma))
-    b = max(weighted / trace, _least(curvature, xp))
+    b = xp.maximum(xp.sum(curvature * sigma) / xp.trace(sigma), _least(curvature, xp))
     rest = max(1 - determined, float(xp.finfo(curvature.dtype).eps) ** 0.5)  # 1 − κ, not below the rounding of B
     return prior_precision / b, (1 - rest) * curvature + xp.eye(k, dtype=curvature.dtype) * (rest * b)
 
@@ -82,11 +80,13 @@ def effective_parameters(posterior: MatrixNormal, prior_precision: float, determ
     return max(d * k - prior_precision * rows * columns, 0.0)
 
 
-def prior_norm(mean: Array, step: Array, prior: str, backend: Any) -> float:
-    """‖M‖² as the prior measures it: tr(MᵀM), or tr(S⁻¹MᵀM) for the tied prior with noise S.   (eq:mackay)"""
+def prior_norm(mean: Array, step: Array, prior: str, backend: Any) -> Any:
+    """‖M‖² as the prior measures it: tr(MᵀM), or tr(S⁻¹MᵀM) for the tied prior with noise S; a 0-d array.
+    (eq:mackay)
+    """
     if prior == "independent":
-        return float(backend.xp.sum(mean**2))
-    return float(backend.xp.sum(backend.solve_triangular(backend.cholesky(step, "noise covariance"), mean.T) ** 2))
+        return backend.xp.sum(mean**2)
+    return backend.xp.sum(backend.solve_triangular(backend.cholesky(step, "noise covariance"), mean.T) ** 2)
 
 
 def updated_prior_precision(prior_precision: float, gamma: float, norm: float, rate: float) -> float:

@@ -58,10 +58,11 @@ class Heteroscedastic:
                 f"floor and ceiling must be finite with 0 < floor < ceiling, got {self.floor!r} and {self.ceiling!r}"
             )
         reference = self.backend.asarray(self.reference_precision)
-        if not bool(self.backend.xp.all((reference > 0) & self.backend.xp.isfinite(reference))):
-            raise InvalidArgumentError(
-                f"reference_precision must be positive and finite, got {self.reference_precision!r}"
-            )
+        good, given = (reference > 0) & self.backend.xp.isfinite(reference), self.reference_precision
+        self.backend.refuse_if(
+            ~self.backend.xp.all(good),
+            lambda: InvalidArgumentError(f"reference_precision must be positive and finite, got {given!r}"),
+        )
         object.__setattr__(self, "reference_precision", reference)
 
     def split(self, h: Array) -> tuple[Array, Array]:

@@ -28,8 +28,11 @@ class Gaussian:
         variance = self.backend.asarray(self.noise_variance)
         if variance.dtype.kind != "f":
             variance = variance.astype("float64")
-        if not bool(self.backend.xp.all((variance > 0) & self.backend.xp.isfinite(variance))):
-            raise InvalidArgumentError(f"noise_variance must be positive and finite, got {self.noise_variance!r}")
+        good, given = (variance > 0) & self.backend.xp.isfinite(variance), self.noise_variance
+        self.backend.refuse_if(
+            ~self.backend.xp.all(good),
+            lambda: InvalidArgumentError(f"noise_variance must be positive and finite, got {given!r}"),
+        )
         object.__setattr__(self, "noise_variance", variance)
 
     def _variance(self, h: Array) -> Array:
@@ -97,21 +100,26 @@ class Categorical:
 
     backend: Backend = NUMPY
 
-    def _one_hot(self, y: Array, h: Array) -> Array:
-        """One-hot rows as they are, or those of labels 0 … K − 1; raises InvalidArgumentError for another label."""
+    def one_hot(self, h: Array, y: Array) -> Array:
+        """One-hot rows y (N, K) as they are, or those of labels 0 … K − 1 for outputs h (N, K); raises
+        InvalidArgumentError for another label.   (eq:categorical-loss)
+        """
         if y.ndim == 2:
             return y
-        if bool(self.backend.xp.any((y < 0) | (y >= h.shape[1]))):
-            raise InvalidArgumentError(f"labels must be integers from 0 to {h.shape[1] - 1}, got one outside")
-        return (y[:, None] == self.backend.xp.arange(h.shape[1])[None, :]).astype(h.dtype)
+        xp, k = self.backend.xp, h.shape[1]
+        self.backend.refuse_if(
+            xp.any((y < 0) | (y >= k)),
+            lambda: InvalidArgumentError(f"labels must be integers from 0 to {k - 1}, got one outside"),
+        )
+        return (y[:, None] == xp.arange(k)[None, :]).astype(h.dtype)
 
     def loss(self, h: Array, y: Array) -> Array:
         """−log p(y_n | h_n) = logsumexp(h_n) − h_n·y_n in nats, (N,).   (eq:categorical-loss)"""
-        return self.backend.logsumexp(h, axis=1) - self.backend.xp.sum(h * self._one_hot(y, h), axis=1)
+        return self.backend.logsumexp(h, axis=1) - self.backend.xp.sum(h * self.one_hot(h, y), axis=1)
 
     def gradient(self, h: Array, y: Array) -> Array:
         """∂ℓ_n/∂h_n = softmax(h_n) − y_n, (N, K).   (eq:categorical-gradient)"""
-        return self.probabilities(h) - self._one_hot(y, h)
+        return self.probabilities(h) - self.one_hot(h, y)
 
     def curvature(self, h: Array) -> Array:
         """Böhning's bound ½(I − 11ᵀ/K) ⪰ diag(p) − ppᵀ, (N, K, K).   (eq:bohning-bound, eq:lower-bound)"""

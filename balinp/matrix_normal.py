@@ -57,14 +57,19 @@ class MatrixNormal:
     @cached_property
     def row_covariance_trace(self) -> Array:
         """tr P⁻¹ = ‖L⁻¹‖²_F.   (eq:matrix-normal)"""
-        xp, L = self.backend.xp, self.row_factor
-        return xp.sum(self.backend.solve_triangular(L, xp.eye(len(L), dtype=L.dtype)) ** 2)
+        return self.backend.xp.sum(self.backend.triangular_inverse(self.row_factor) ** 2)
 
     @cached_property
     def traces(self) -> tuple[float, float]:
         """(tr P⁻¹, tr Σ) as Python numbers, fetched together.   (eq:effective-parameters)"""
         rows, columns = self.backend.floats(self.row_covariance_trace, self.backend.xp.trace(self.column_covariance))
         return rows, columns
+
+    def with_traces(self, rows: float, columns: float) -> MatrixNormal:
+        """The same, its ``traces`` already fetched by the caller.   (eq:effective-parameters)"""
+        other = self.with_mean(self.mean)
+        other.__dict__["traces"] = (rows, columns)
+        return other
 
     def log_determinant(self) -> Array:
         """log|Cov(vec W)| = D log|Σ| − K log|P|.   (eq:log-determinant)"""

@@ -57,12 +57,14 @@ class MLP:
         """
         inputs: list[Array] = []
         outputs: list[Array] = []
-        a = x
         for layer, w in enumerate(weights):
+            a = self._ones_beside(outputs[-1] if layer else x)
             if layer:
-                a = self._activation.value(outputs[-1], self.backend)
-            inputs.append(self._with_ones(a))
-            outputs.append(inputs[-1] @ w)  # eq:forward
+                self._activation.value(outputs[-1], self.backend, a[:, :-1])  # written where it is needed
+            else:
+                a[:, :-1] = x
+            inputs.append(a)
+            outputs.append(a @ w)  # eq:forward
         return Activations(inputs, outputs)
 
     def backward(self, weights: Sequence[Array], activations: Activations, output_gradient: Array) -> list[Array]:
@@ -104,9 +106,8 @@ class MLP:
             weights.append(w)
         return weights if len(weights) > 1 else [xp.zeros_like(weights[0])]
 
-    def _with_ones(self, a: Array) -> Array:
-        xp = self.backend.xp
-        out = xp.empty((a.shape[0], a.shape[1] + 1), dtype=a.dtype)
-        out[:, :-1] = a
+    def _ones_beside(self, a: Array) -> Array:
+        """An array for the columns of ``a``, yet to be written, and a column of ones."""
+        out = self.backend.xp.empty((a.shape[0], a.shape[1] + 1), dtype=a.dtype)
         out[:, -1] = 1
         return out

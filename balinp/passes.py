@@ -10,7 +10,7 @@ from typing import Any
 from .backend import Array
 from .blocks import reduce_blocks
 from .errors import InvalidArgumentError
-from .likelihoods import Gaussian, Likelihood
+from .likelihoods import Categorical, Gaussian, Likelihood
 from .mlp import MLP
 from .settings import Settings
 from .statistics import LayerStatistics
@@ -30,8 +30,8 @@ def rows_in_memory(settings: Settings, mlp: MLP, itemsize: int) -> int:
 
 @dataclass(frozen=True)
 class PassSums:
-    """Sums over the data of one pass: per layer the statistics of (A_l, G_l) with probes, the loss in nats (of a
-    block a 0-d array, lest the host wait for every block), the squared residual."""
+    """Sums over the data of one pass: per layer the statistics of (A_l, G_l) with probes, the loss in nats (a 0-d
+    array, lest the host wait for it), the squared residual."""
 
     layers: list[LayerStatistics]
     loss: Any
@@ -50,16 +50,19 @@ def block_sums(
     y: Array,
     probe_noise: Array | None = None,
     sample_weight: Array | None = None,
+    total_weight: Any = None,
 ) -> PassSums:
     """Forward and backward pass of one block, summed: gradients G_l as the targets of each layer's statistics.
 
     ``probe_noise`` (N, K_L), entries ±1 or standard normal, estimates the hidden layers' curvature
     (eq:curvature-probe); None: not wanted. The output layer's curvature is the likelihood's bound itself. Shapes: x
-    (N, D), y (N, K_L) or labels (N,).
+    (N, D), y (N, K_L) or labels (N,); ``total_weight`` is ∑ w_n if the caller has it already.
     (eq:block-sum, eq:cost)
     """
     xp, activations = mlp.backend.xp, mlp.forward(weights, x)
     h = activations.outputs[-1]
+    if isinstance(likelihood, Categorical):
+        y = likelihood.one_hot(h, y)  # once for gradient and loss
     gradient = likelihood.gradient(h, y)
     if probe_noise is None:
         gradients, probes = mlp.backward(weights, activations, gradient), [None] * len(weights)
@@ -68,7 +71,7 @@ def block_sums(
         gradients, probes = [g[0] for g in both], [g[1] for g in both]
     probes[-1] = None
     layers = [
-        LayerStatistics.from_batch(a, g, sample_weight, z, mlp.backend)
+        LayerStatistics.from_batch(a, g, sample_weight, z, mlp.backend, total_weight)
         for a, g, z in zip(activations.inputs, gradients, probes)
     ]
     w = xp.ones(len(h), dtype=h.dtype) if sample_weight is None else sample_weight
@@ -104,7 +107,10 @@ def data_sums(
     total = reduce_blocks(of, rows_in_memory(settings, mlp, x.dtype.itemsize), x, y, sample_weight)
     if total is None:
         raise InvalidArgumentError("x must have at least one row, got none")
-    return replace(total, loss=float(total.loss))
+    if sample_weight is None:
+        return total
+    count = mlp.backend.floats(total.layers[0].count)[0]  # one wait for all blocks and layers
+    return replace(total, layers=[replace(layer, count=count) for layer in total.layers])
 
 
 # eq:block-sum; this and the next two are what a worker is sent
@@ -113,7 +119,7 @@ def _block_sums_at(
 ) -> PassSums:
     x, y, w = _brought((x, y, w), mlp)
     noise = None if signs is None else mlp.backend.asarray(signs(start, len(x), mlp.widths[-1]), dtype=x.dtype)
-    return block_sums(mlp, likelihood, weights, x, y, noise, w)
+    return block_sums(mlp, likelihood, weights, x, y, noise, w, None if w is None else mlp.backend.xp.sum(w))
 
 
 def _brought(arrays: Sequence[Any], mlp: MLP) -> list[Any]:
@@ -129,10 +135,10 @@ def data_loss(
     y: Array,
     settings: Settings,
     sample_weight: Array | None,
-) -> float:
-    """∑ w_n ℓ_n over all rows, in nats.   (eq:iteration)"""
+) -> Any:
+    """∑ w_n ℓ_n over all rows, in nats; a 0-d array.   (eq:iteration)"""
     of = partial(_block_loss, mlp, likelihood, weights)
-    return float(reduce_blocks(of, rows_in_memory(settings, mlp, x.dtype.itemsize), x, y, sample_weight))
+    return reduce_blocks(of, rows_in_memory(settings, mlp, x.dtype.itemsize), x, y, sample_weight)
 
 
 # eq:iteration
@@ -152,12 +158,12 @@ def data_spread(
     x: Array,
     settings: Settings,
     sample_weight: Array | None,
-) -> float:
+) -> Any:
     """∑ w_n (h_n − h̄_n) B_n (h_n − h̄_n)ᵀ: how far the outputs h at drawn ``weights`` lie from h̄ at the ``means``, in
-    the likelihood's curvature B_n, over all rows.   (eq:output-spread)
+    the likelihood's curvature B_n, over all rows; a 0-d array.   (eq:output-spread)
     """
     of = partial(_block_spread, mlp, likelihood, weights, means)
-    return float(reduce_blocks(of, rows_in_memory(settings, mlp, x.dtype.itemsize), x, sample_weight))
+    return reduce_blocks(of, rows_in_memory(settings, mlp, x.dtype.itemsize), x, sample_weight)
 
 
 # eq:output-spread

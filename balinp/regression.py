@@ -24,12 +24,12 @@ class Prior:
     backend: Backend = NUMPY
 
     @classmethod
-    def isotropic(cls, mean: Array, precision: float, backend: Backend = NUMPY) -> Prior:
-        """Λ₀ = ``precision`` · I, for a mean of shape (D, K).   (eq:prior)"""
+    def isotropic(cls, mean: Array, precision: Any, backend: Backend = NUMPY) -> Prior:
+        """Λ₀ = ``precision`` · I (a number or 0-d array), for a mean of shape (D, K).   (eq:prior)"""
         d = len(mean)
         prior = cls(mean, backend.xp.eye(d, dtype=mean.dtype) * precision, backend)
         prior.__dict__.update(
-            linear_term=precision * mean, log_determinant=d * log(precision)
+            linear_term=precision * mean, log_determinant=d * backend.xp.log(precision)
         )  # needs no factorisation
         return prior
 
@@ -74,8 +74,12 @@ def layer_posterior(
     right = prior.linear_term + statistics.cross
     precision = MatrixNormal(right, P, noise_covariance, backend)  # its factor of P serves the mean, then the caller
     mean = backend.cho_solve(precision.row_factor, right)
-    if bool(backend.xp.any(mean != mean)):
-        raise InvalidArgumentError("the posterior mean is not a number: statistics.cross or the prior's mean holds NaN")
+    backend.refuse_if(
+        backend.xp.any(mean != mean),
+        lambda: InvalidArgumentError(
+            "the posterior mean is not a number: statistics.cross or the prior's mean holds NaN"
+        ),
+    )
     return precision.with_mean(mean)
 
 

@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any
 
 from .backend import Array
-from .errors import DivergenceError, NotPositiveDefiniteError
+from .errors import DivergenceError
 from .evidence import (
     determined_share,
     effective_parameters,
@@ -105,13 +105,13 @@ def initial_state(
 @dataclass(frozen=True)
 class LayerRegression:
     """A layer's regression in coordinates centred on its mean: ``posterior.mean`` is the full step, ``step`` is S,
-    ``row_prior`` π."""
+    ``row_prior`` π; the two numbers are 0-d arrays, lest the host wait for each layer."""
 
     posterior: MatrixNormal
     statistics: LayerStatistics
     step: Array
-    row_prior: float
-    log_evidence: float
+    row_prior: Any
+    log_evidence: Any
 
 
 def layer_regression(layer: LayerState, batch: LayerStatistics, rate: float, settings: Settings) -> LayerRegression:
@@ -135,7 +135,7 @@ def layer_regression(layer: LayerState, batch: LayerStatistics, rate: float, set
         sigma = _residual_covariance(targets, posterior.mean, settings, xp)
         posterior = posterior.with_column_covariance(sigma)
     factors = posterior.row_factor, posterior.column_factor
-    evidence = float(log_evidence(running.map_targets(-S), prior, posterior.column_covariance, b, *factors))
+    evidence = log_evidence(running.map_targets(-S), prior, posterior.column_covariance, b, *factors)
     return LayerRegression(posterior, running, S, pi, evidence)
 
 
@@ -150,7 +150,7 @@ def _residual_covariance(targets: LayerStatistics, mean: Array, settings: Settin
     cross = mean.T @ targets.cross
     sigma = (targets.target_gram - cross - cross.T + mean.T @ targets.gram @ mean) / targets.count
     k = len(sigma)
-    return (sigma + sigma.T) / 2 + xp.eye(k, dtype=sigma.dtype) * (settings.damping * float(xp.trace(sigma)) / k)
+    return (sigma + sigma.T) / 2 + xp.eye(k, dtype=sigma.dtype) * (xp.trace(sigma) * (settings.damping / k))
 
 
 def bali_step(
@@ -174,40 +174,46 @@ def bali_step(
     # one layer is exact: nothing to sample for
     sampled = settings.gradients == "sampled" and len(state.layers) > 1 and state.temperature > 0
     weights = state.sample_weights(generator) if sampled else state.means  # eq:centred-targets
-    sums = data_sums(mlp, likelihood, weights, x, y, generator, settings, sample_weight)
-    count = sums.layers[0].count
-    if not sums.loss < float("inf"):  # NaN as well
-        raise DivergenceError(
-            f"the training loss became {sums.loss} in iteration {t}; lower step_scale (now {settings.step_scale})"
-        )
-    n = count if total is None else total
-    regressions = []
-    for l, (layer, batch) in enumerate(zip(state.layers, sums.layers)):
-        try:
-            regressions.append(layer_regression(layer, batch.scale(n / count), rate, settings))
-        except NotPositiveDefiniteError as error:
-            raise error.in_layer(l) from None
-    scale = next_scale = largest = rate if settings.step_scale is None else settings.step_scale
-    if settings.trust_region:
+    with mlp.backend.deferred() as later:
+        sums = data_sums(mlp, likelihood, weights, x, y, generator, settings, sample_weight)
+        mlp.backend.refuse_if(~(sums.loss < float("inf")), lambda: _diverged(sums.loss, t, settings))  # NaN as well
+        count = sums.layers[0].count
+        n = count if total is None else total
+        regressions = []
+        for l, (layer, batch) in enumerate(zip(state.layers, sums.layers)):
+            with later.in_layer(l):
+                regressions.append(layer_regression(layer, batch.scale(n / count), rate, settings))
+        scale = next_scale = largest = rate if settings.step_scale is None else settings.step_scale
+        if settings.trust_region:
 
-        def objective(scale: float) -> float:
-            moved = [w + scale * r.posterior.mean for w, r in zip(weights, regressions)]
-            loss = data_loss(mlp, likelihood, moved, x, y, settings, sample_weight)
-            return n / count * loss + _penalty(state.layers, regressions, scale, settings.prior)
+            def objective(scale: float) -> float:
+                moved = [w + scale * r.posterior.mean for w, r in zip(weights, regressions)]
+                loss = data_loss(mlp, likelihood, moved, x, y, settings, sample_weight)
+                return later.floats(n / count * loss + _penalty(state.layers, regressions, scale, settings.prior))[0]
 
-        before = n / count * sums.loss + _penalty(state.layers, regressions, 0.0, settings.prior)
-        scale, next_scale = trusted_scale(objective, before, min(state.step_scale, largest), largest)
-    layers = [_moved(layer, regression, scale, settings.prior) for layer, regression in zip(state.layers, regressions)]
+            (before,) = later.floats(n / count * sums.loss + _penalty(state.layers, regressions, 0.0, settings.prior))
+            scale, next_scale = trusted_scale(objective, before, min(state.step_scale, largest), largest)
+        measured = sampled and t % ceil(count / SPREAD_ROWS) == 0
+        spread = data_spread(mlp, likelihood, weights, state.means, x, settings, sample_weight) if measured else 0.0
+        learns = settings.evidence and t + 1 >= settings.warmup
+        posteriors, asked = [], [sums.loss, spread]
+        for l, (layer, r) in enumerate(zip(state.layers, regressions)):
+            with later.in_layer(l):
+                posteriors.append(r.posterior.with_mean(layer.posterior.mean + scale * r.posterior.mean))
+                asked += _asked(r, posteriors[-1], settings.prior, learns)
+        loss, spread, *told = later.floats(*asked)  # all that the host wants to know of the iteration, at once
+    layers, norms = [], told[4::5]
+    for l, (layer, r, posterior) in enumerate(zip(state.layers, regressions, posteriors)):
+        layers.append(_moved(layer, r, posterior, told[5 * l : 5 * l + 4], settings.prior))
     gamma, most = sum(layer.effective_parameters for layer in layers), n * mlp.widths[-1]
     share = gamma / most
     if sampled:
         share = state.parameters_per_target
-        if t % ceil(count / SPREAD_ROWS) == 0:
-            spread = data_spread(mlp, likelihood, weights, state.means, x, settings, sample_weight)
+        if measured:
             share = updated_share(share, spread, state.temperature, count * mlp.widths[-1], rate)
     heat = temperature(share, len(layers), settings) if t + 1 >= settings.warmup else 0.0
-    if settings.evidence and t + 1 >= settings.warmup:
-        layers = [_reweighed(layer, r, rate, 0.9 * most, settings.prior) for layer, r in zip(layers, regressions)]
+    if learns:
+        layers = [_reweighed(layer, norm, rate, 0.9 * most) for layer, norm in zip(layers, norms)]
     if isinstance(likelihood, Gaussian) and settings.learn_noise and t >= settings.warmup:
         residual = sums.squared_residual / count
         if not sampled:  # a draw's residual carries the weights' uncertainty; the mean's lacks it
@@ -215,31 +221,48 @@ def bali_step(
         likelihood = likelihood.moved_towards(residual, rate, settings.noise_floor)  # eq:noise-update
     last = layers[-1].statistics
     likelihood = likelihood.referred_to(last.curvature / last.count)
-    return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, sums.loss / count, share)
+    return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, loss / count, share)
 
 
-def _moved(layer: LayerState, regression: LayerRegression, scale: float, prior: str) -> LayerState:
-    """The layer after going ``scale`` of the way to its new posterior mean."""
-    posterior = regression.posterior.with_mean(layer.posterior.mean + scale * regression.posterior.mean)
-    kappa = determined_share(posterior, regression.row_prior)
+def _diverged(loss: Any, iteration: int, settings: Settings) -> DivergenceError:
+    return DivergenceError(
+        f"the training loss became {float(loss)} in iteration {iteration}; lower step_scale (now {settings.step_scale})"
+    )
+
+
+def _asked(regression: LayerRegression, posterior: MatrixNormal, prior: str, learns: bool) -> list[Any]:
+    """The five numbers of a layer that the host needs: π, the log evidence, tr P⁻¹, tr Σ, and ‖M‖² if it ``learns`` the
+    prior precision; 0-d arrays."""
+    b = posterior.backend
+    norm = prior_norm(posterior.mean, regression.step, prior, b) if learns else 0.0
+    traces = posterior.row_covariance_trace, b.xp.trace(posterior.column_covariance)
+    return [regression.row_prior, regression.log_evidence, *traces, norm]
+
+
+def _moved(
+    layer: LayerState, regression: LayerRegression, posterior: MatrixNormal, told: Sequence[float], prior: str
+) -> LayerState:
+    """The layer with its new posterior, given the numbers ``told`` of it: π, the log evidence, tr P⁻¹, tr Σ."""
+    row_prior, evidence, *traces = told
+    posterior = posterior.with_traces(*traces)
+    kappa = determined_share(posterior, row_prior)
     gamma = effective_parameters(posterior, layer.prior_precision, kappa, prior)
-    return LayerState(posterior, regression.statistics, layer.prior_precision, kappa, gamma, regression.log_evidence)
+    return LayerState(posterior, regression.statistics, layer.prior_precision, kappa, gamma, evidence)
 
 
-def _reweighed(layer: LayerState, regression: LayerRegression, rate: float, most: float, prior: str) -> LayerState:
-    """The layer with its prior precision re-estimated by evidence; γ counts at most ``most`` parameters.
-    (eq:mackay)
+def _reweighed(layer: LayerState, norm: float, rate: float, most: float) -> LayerState:
+    """The layer with its prior precision re-estimated by evidence from ‖M‖² = ``norm``; γ counts at most ``most``
+    parameters.   (eq:mackay)
     """
-    norm = prior_norm(layer.posterior.mean, regression.step, prior, layer.posterior.backend)
     tau = updated_prior_precision(layer.prior_precision, min(layer.effective_parameters, most), norm, rate)
     return replace(layer, prior_precision=tau)
 
 
-def _penalty(layers: Sequence[LayerState], regressions: Sequence[LayerRegression], scale: float, prior: str) -> float:
+def _penalty(layers: Sequence[LayerState], regressions: Sequence[LayerRegression], scale: float, prior: str) -> Any:
     """The priors' ½ τ‖M‖², or ½ λ tr(S⁻¹MᵀM), with every mean ``scale`` of the way along its step.
     (eq:trust-region)
     """
-    total = 0.0
+    total: Any = 0.0
     for layer, r in zip(layers, regressions):
         mean = layer.posterior.mean + scale * r.posterior.mean
         total += layer.prior_precision * prior_norm(mean, r.step, prior, layer.posterior.backend) / 2

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .backend import NUMPY, Array, Backend, plain
 from .errors import InvalidArgumentError
+
+
+def _negative(weights: Array) -> InvalidArgumentError:
+    return InvalidArgumentError(f"weights must not be negative, got {float(weights.min()):g}")
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,13 @@ class LayerStatistics:
         weights: Array | None = None,
         probes: Array | None = None,
         backend: Backend = NUMPY,
+        total_weight: Any = None,
     ) -> LayerStatistics:
         """The sums of one batch; ``inputs`` already carry the ones column.   (eq:statistics, eq:cost)
 
-        Shapes: inputs (N, D), targets (N, K), weights (N,), probes (N, K). Raises InvalidArgumentError when the
-        numbers of rows differ.
+        Shapes: inputs (N, D), targets (N, K), weights (N,), probes (N, K); ``total_weight`` is ∑ w_n if the caller has
+        it already (else a GPU is waited for). Raises InvalidArgumentError when the numbers of rows differ or a weight
+        is negative.
         """
         rows = [len(a) for a in (inputs, targets, weights, probes) if a is not None]
         if len(set(rows)) > 1:
@@ -49,9 +56,8 @@ class LayerStatistics:
         left, right, z = inputs, targets, probes
         if weights is not None:
             weights = backend.asarray(weights, dtype=inputs.dtype)
-            negative, count = backend.floats(backend.xp.sum(weights < 0), backend.xp.sum(weights))
-            if negative:
-                raise InvalidArgumentError(f"weights must not be negative, got {float(backend.xp.min(weights)):g}")
+            count = total_weight if total_weight is not None else backend.floats(backend.xp.sum(weights))[0]
+            backend.refuse_if(backend.xp.any(weights < 0), partial(_negative, weights))
             root = backend.xp.sqrt(weights)[:, None]  # both factors scaled, so that Gram matrices stay symmetric
             left, right = root * inputs, root * targets
             z = None if probes is None else root * probes

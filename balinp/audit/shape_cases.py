@@ -56,6 +56,7 @@ def _linear_algebra(generator: np.random.Generator, s: dict[str, int]) -> Cases:
     return {
         f"{name}cholesky": [Case(s, {}, (L,))],
         f"{name}solve_triangular": [Case(s, {"L": L, "right": right}, (NUMPY.solve_triangular(L, right),))],
+        f"{name}triangular_inverse": [Case(s, {"L": L}, (NUMPY.triangular_inverse(L),))],
         f"{name}cho_solve": [Case(s, {"factor": L, "right": right}, (NUMPY.cho_solve(L, right),))],
         f"{name}eigh": [Case(s, {}, NUMPY.eigh(P))],
     }
@@ -127,6 +128,8 @@ def _likelihoods(generator: np.random.Generator, s: dict[str, int]) -> Cases:
             f"{name}.probe": [Case(s, {"h": outputs, "noise": probe}, (likelihood.probe(outputs, probe),))],
             f"{name}.aleatoric": [Case(s, case, (likelihood.aleatoric(outputs),))],
         }
+    rows = Categorical().one_hot(h, kinds[1][3])
+    result["likelihoods.Categorical.one_hot"] = [Case(s, {"h": h, "y": rows}, (rows,))]
     name = "heteroscedastic.Heteroscedastic"
     mixed: Any = kinds[2][1]
     result["likelihoods.Gaussian"] = [Case(s, {"noise_variance": variances})]

@@ -26,7 +26,7 @@ from ..backend import NUMPY, Backend
 
 CORE = (
     *("activations", "mlp", "likelihoods", "heteroscedastic", "matrix_normal", "statistics", "regression", "settings"),
-    *("evidence", "passes", "solver", "training", "predictive"),
+    *("deferred", "evidence", "passes", "solver", "training", "predictive"),
 )  # backend.py apart
 _PLAIN = {float, int, bool, str, type(None)}
 
