@@ -12,10 +12,11 @@ import numpy as np
 
 from . import persistence
 from .backend import Backend, get_backend
+from .distinct import distinct_rows
 from .errors import InvalidArgumentError, NotFittedError
 from .likelihoods import Likelihood
 from .mlp import MLP
-from .params import Parameters
+from .params import Parameters, kin
 from .predictive import Predictive, predict_linearized, predict_monte_carlo
 from .settings import Settings
 from .solver import BALIState, bali_step, initial_state
@@ -84,10 +85,10 @@ class BALIEstimator(Parameters, ABC):
     ) -> Self:
         """Learn from X (n, d) and y; the inputs are standardised inside.
 
-        ``sample_weight`` (n,): a weight of two counts a row twice. ``test``, a pair like (X, y), is only watched: its
-        NLL goes into history_. ``callback(state, record)`` runs after every iteration and ends the fit by returning
-        True. Raises a BALIError naming the argument, what it got and the remedy; warns with ConvergenceWarning when
-        max_iterations ends first.
+        ``sample_weight`` (n,): a weight of two is the row twice, to the bit (see balinp.distinct). ``test``, a
+        pair like (X, y), is only watched: its NLL goes into history_. ``callback(state, record)`` runs after every
+        iteration and ends the fit by returning True. Raises a BALIError naming the argument, what it got and the
+        remedy; warns with ConvergenceWarning when max_iterations ends first.
         """
         before = dict(self.__dict__)
         try:
@@ -183,6 +184,9 @@ class BALIEstimator(Parameters, ABC):
             self.history_, self.n_iter_, self.converged_, self.n_rows_seen_ = [], 0, False, 0.0
         else:
             x, targets, weight = self._later_data(X, y, sample_weight)
+            index, weight = distinct_rows(x, targets, weight)
+            if index is not None:
+                x, targets = x[index], targets[index]
         self.n_rows_seen_ += float(len(x) if weight is None else weight.sum())
         settings = self._fit_settings(len(x))
         x, targets, weight = self._moved((x, targets, weight), self.state_.mlp.backend)
@@ -193,16 +197,19 @@ class BALIEstimator(Parameters, ABC):
     def _prepare_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         features = as_features(self._host(X))
         weight = as_sample_weight(self._host(sample_weight), len(features))
-        keep = slice(None) if weight is None else weight > 0
-        targets = self._fit_targets(self._host(y), features, weight)
+        y = self._host(y)
+        index, weight = distinct_rows(features, self._numbered(y, len(features)), weight)
+        if index is not None:
+            features, y = features[index], np.asarray(y)[index]
+        targets = self._fit_targets(y, features, weight)
         self.n_features_in_ = features.shape[1]
         self.__dict__.pop("feature_names_in_", None)
         names = feature_names(X)
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
-        self.x_scaler_ = Standardizer.from_data(features[keep], None if weight is None else weight[keep], True)
-        x = self.x_scaler_.transform(features[keep], self._dtype)
-        return x, targets[keep], None if weight is None else weight[keep].astype(self._dtype)
+        self.x_scaler_ = Standardizer.from_data(features, weight, True)
+        x = self.x_scaler_.transform(features, self._dtype)
+        return x, targets, None if weight is None else weight.astype(self._dtype)
 
     def _later_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         features = as_features(self._host(X), self.n_features_in_, self._names())
@@ -258,7 +265,9 @@ class BALIEstimator(Parameters, ABC):
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "state_"):
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit with training data first")
+            raise kin(NotFittedError)(
+                f"this {type(self).__name__} is not fitted yet; call fit with training data first"
+            )
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "state_")
@@ -295,7 +304,11 @@ class BALIEstimator(Parameters, ABC):
 
     @abstractmethod
     def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-        """Check y, learn its scale or classes, set _dtype; the targets the core works on."""
+        """Learn the scale or the classes of y, set _dtype; the targets the core works on."""
+
+    @abstractmethod
+    def _numbered(self, y: Any, rows: int) -> np.ndarray:
+        """y checked, as numbers that are equal where targets are."""
 
     @abstractmethod
     def _later_targets(self, y: Any, rows: int) -> np.ndarray: ...

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Self
 
 import numpy as np
 
 from .backend import get_backend
 from .base import BALIEstimator
-from .errors import InvalidArgumentError
+from .errors import DataConversionWarning, InvalidArgumentError
 from .likelihoods import Categorical
+from .params import kin
 from .predictive import Predictive
 from .training import IterationRecord
 from .validation import as_generator, as_labels, as_sample_weight
@@ -93,13 +95,21 @@ class BALIClassifier(BALIEstimator):
     def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
         labels = as_labels(y, len(features))
         self._dtype = features.dtype.type
-        present = np.unique(labels if weight is None else labels[weight > 0])
-        self.classes_ = getattr(self, "_known_classes", present)
+        self.classes_ = getattr(self, "_known_classes", np.unique(labels))
         if len(self.classes_) < 2:
             raise InvalidArgumentError(
                 f"y must have at least two classes to tell apart, got one class: {self.classes_[0]!r}"
             )
-        return self._indices(labels) if weight is None else np.searchsorted(self.classes_, labels)
+        return self._indices(labels)
+
+    def _numbered(self, y: Any, rows: int) -> np.ndarray:
+        if getattr(y, "ndim", 1) == 2:
+            warnings.warn(
+                "A column-vector y was passed when a 1d array was expected; use y.ravel()",
+                kin(DataConversionWarning),
+                stacklevel=5,
+            )
+        return np.unique(as_labels(y, rows), return_inverse=True)[1].reshape(-1)
 
     def _later_targets(self, y: Any, rows: int) -> np.ndarray:
         return self._indices(as_labels(y, rows))

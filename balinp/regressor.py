@@ -174,15 +174,17 @@ class BALIRegressor(BALIEstimator):
         self._flat_y = targets.ndim == 1
         single = features.dtype == np.float32 and np.asarray(y).dtype != np.float64
         self._dtype = np.float32 if single else np.float64
-        keep = slice(None) if weight is None else weight > 0
         columns = targets.reshape(len(targets), -1)
-        self.y_scaler_ = Standardizer.from_data(columns[keep], None if weight is None else weight[keep])
+        self.y_scaler_ = Standardizer.from_data(columns, weight)
         largest = float(np.finfo(self._dtype).max) ** 0.5 / 1e3
         if np.any(self.y_scaler_.scale > largest) or np.any(self.y_scaler_.scale < 1 / largest):
             raise InvalidArgumentError(
                 f"y must be rescaled: its deviation {self.y_scaler_.scale} squared leaves {self._dtype}"
             )
         return self.y_scaler_.transform(columns, self._dtype)
+
+    def _numbered(self, y: Any, rows: int) -> np.ndarray:
+        return as_regression_targets(y, rows)
 
     def _later_targets(self, y: Any, rows: int) -> np.ndarray:
         columns = as_regression_targets(y, rows).reshape(rows, -1)

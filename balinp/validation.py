@@ -38,7 +38,7 @@ def as_features(X: Any, expected: int | None = None, names: list[str] | None = N
         )
     if expected is not None and array.shape[1] != expected:
         raise InvalidArgumentError(
-            f"X has {array.shape[1]} features, but the model is expecting {expected} features as input"
+            f"X has {array.shape[1]} features, but BALI is expecting {expected} features as input"
         )
     _refuse_non_finite(array, "X")
     return array
@@ -131,7 +131,7 @@ def _numeric(values: Any, name: str) -> np.ndarray:
     except ValueError as error:
         raise InvalidArgumentError(f"{name} must be a rectangular table of numbers: {error}") from error
     if array.dtype.kind == "c":
-        raise InvalidTypeError(f"Complex data not supported: {name} has dtype {array.dtype}; pass its real part")
+        raise InvalidArgumentError(f"Complex data not supported: {name} has dtype {array.dtype}; pass its real part")
     if array.dtype.kind in "OUS":
         try:
             return array.astype(np.float64)
