@@ -23,12 +23,15 @@ import numpy as np
 from . import __version__
 from .audit.command import run as run_audit
 from .classifier import BALIClassifier
+from .commands import run_doctor, run_report, run_score
 from .errors import BALIError, ConvergenceWarning, InvalidArgumentError
-from .options import check_outputs, parser
+from .evaluation import Evaluation, pictures
+from .options import parser
+from .outputs import check_outputs
 from .persistence import load_with_extra, save_estimator, write_atomically
-from .plots import check_picture, classification_figure, regression_figure, save_figure
+from .plots import check_picture, combined, save_figure
 from .regressor import BALIRegressor
-from .report import Forecast, aligned, forecast, measure_rows, number, plain
+from .report import Forecast, aligned, forecast, measure_rows, number, plain, say
 from .schema import Schema, choose_task
 from .table import Table, listed, read_table
 from .vectors.command import run as run_vectors
@@ -89,7 +92,9 @@ def _fit(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         save_estimator(model, arguments.out, extra=schema.to_json())
     if arguments.plot is not None:
-        save_figure(_figure(model, schema, on_test, y[test], Path(arguments.table).name), arguments.plot)
+        measured = Evaluation(model, schema, table, X[test], y[test], on_test)
+        panels = [draw for _, draw in pictures(measured)]
+        save_figure(combined(panels, Path(arguments.table).name), arguments.plot)
     facts = {
         "command": "fit",
         "version": __version__,
@@ -112,7 +117,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         "model": arguments.out,
         "plot": arguments.plot,
     }
-    _print_json(facts) if arguments.json else _say(_fit_text(facts))
+    _print_json(facts) if arguments.json else say(_fit_text(facts))
 
 
 def _read_for_fit(arguments: argparse.Namespace) -> tuple[Table, Schema, str]:
@@ -155,7 +160,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         if rows:
             print(aligned(rows), file=sys.stderr)
     else:
-        _say(aligned([("rows", str(len(table))), *rows, ("predictions", arguments.out)]))
+        say(aligned([("rows", str(len(table))), *rows, ("predictions", arguments.out)]))
 
 
 def _measured(model: Any, schema: Schema, table: Table, X: np.ndarray) -> Forecast:
@@ -230,13 +235,6 @@ def _noise(model: Any, schema: Schema) -> dict[str, float] | None:
     return dict(zip(schema.targets, map(float, np.sqrt(model.noise_variance_))))
 
 
-def _figure(model: Any, schema: Schema, on_test: Forecast, y: np.ndarray, title: str) -> Any:
-    if schema.task == "classification":
-        return classification_figure(on_test.labels, on_test.probabilities, model.history_, title)
-    truth = y.reshape(len(y), -1)
-    return regression_figure(schema.targets, truth, on_test.mean, on_test.std, model.history_, title)
-
-
 def _fit_text(facts: dict[str, Any]) -> str:
     rows, train, test = facts["rows"], facts["train"], facts["test"]
     noise = facts["noise_std"] or {}
@@ -267,12 +265,6 @@ def _csv(columns: dict[str, np.ndarray]) -> str:
     return text.getvalue()
 
 
-def _say(text: str) -> None:
-    """Print a report; names that the terminal has no letters for are escaped, since the work is done already."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
 def _print_json(facts: dict[str, Any]) -> None:
     print(json.dumps(plain(facts), allow_nan=False))
 
@@ -280,6 +272,9 @@ def _print_json(facts: dict[str, Any]) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "fit": _fit,
     "predict": _predict,
+    "score": run_score,
+    "report": run_report,
+    "doctor": run_doctor,
     "audit": run_audit,
     "vectors": run_vectors,
 }
