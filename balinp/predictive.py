@@ -111,16 +111,17 @@ def _linearized_block(state: BALIState, x: Array) -> Predictive:
 
 
 def probit_probabilities(logits: Array, covariance: Array, likelihood: Categorical) -> Array:
-    """softmax(h_k/√(1 + π v_k/8)), h and v the means and variances of the logits centred over the classes; (n, K).
+    """p_k ∝ 1/∑_j exp(−(m_k − m_j)/√(1 + π Var(h_k − h_j)/8)), MacKay's formula on the differences of logits; (n, K).
     (eq:probit)
 
-    The softmax sees logits only up to a common shift, so the shift's variance is projected out before MacKay's formula.
+    Shapes: ``logits`` m (n, K), their ``covariance`` (n, K, K). The softmax sees logits only through their differences.
     """
-    xp = likelihood.backend.xp
-    centred = logits - xp.mean(logits, axis=1, keepdims=True)
-    rows = xp.mean(covariance, axis=2)
-    variances = xp.diagonal(covariance, axis1=1, axis2=2) - 2 * rows + xp.mean(rows, axis=1, keepdims=True)
-    return likelihood.probabilities(centred / xp.sqrt(1 + pi / 8 * xp.maximum(variances, 0)))  # eq:probit
+    backend = likelihood.backend
+    own = backend.xp.diagonal(covariance, axis1=1, axis2=2)
+    variances = own[:, :, None] + own[:, None, :] - 2 * covariance
+    lag = logits[:, None, :] - logits[:, :, None]  # (n, k, j): m_j − m_k
+    scaled = lag / backend.xp.sqrt(1 + pi / 8 * backend.xp.maximum(variances, 0))
+    return likelihood.probabilities(-backend.logsumexp(scaled, axis=2))  # eq:probit
 
 
 def predict_monte_carlo(

@@ -176,9 +176,10 @@ def test_probit_sees_only_differences_of_logits():
     h, V, rng = random_logits()
     likelihood = Categorical()
     p = probit_probabilities(h, V, likelihood)
-    C = np.eye(4) - 0.25
-    variances = np.diagonal(C @ V @ C, axis1=1, axis2=2)
-    expected = scipy.special.softmax((h @ C) / np.sqrt(1 + np.pi / 8 * variances), axis=1)
+    variances = V.diagonal(axis1=1, axis2=2)[:, :, None] + V.diagonal(axis1=1, axis2=2)[:, None] - 2 * V
+    difference = h[:, :, None] - h[:, None]
+    expected = 1 / np.exp(-difference / np.sqrt(1 + np.pi / 8 * variances)).sum(axis=2)
+    expected /= expected.sum(axis=1, keepdims=True)
     assert_residual(comparison_residual(p, expected), "probabilities", "eq:probit")
     assert_residual(comparison_residual(p.sum(axis=1), np.ones(6)), "sum of probabilities", "eq:probit")
     shift, a = rng.standard_normal((6, 1)), rng.standard_normal((6, 4))
@@ -187,7 +188,7 @@ def test_probit_sees_only_differences_of_logits():
     ratio = comparison_residual(probit_probabilities(h + shift, moved, likelihood), p, scale=20.0)
     assert_residual(ratio, "under a common random shift", "eq:probit")
 
-    def raw(h, V):  # negative control: MacKay's formula without centring
+    def raw(h, V):  # negative control: MacKay's formula for each logit alone
         return scipy.special.softmax(h / np.sqrt(1 + np.pi / 8 * np.diagonal(V, axis1=1, axis2=2)), axis=1)
 
     assert comparison_residual(raw(h + shift, moved), raw(h, V), scale=20.0) > THRESHOLD

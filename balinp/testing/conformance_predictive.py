@@ -50,10 +50,12 @@ def _label_covariance(p: np.ndarray) -> np.ndarray:
 
 
 def _probit(h: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """softmax of the centred logits over √(1 + πv/8), v the variances of the centred logits."""
-    centre = np.eye(h.shape[1]) - 1 / h.shape[1]
-    v = np.einsum("ij,njk,ik->ni", centre, covariance, centre)
-    return softmax(h @ centre / np.sqrt(1 + np.pi * v / 8))
+    """1/∑_j exp(−μ/√(1 + πv/8)), normalised, with μ and v the moments of the contrast h_k − h_j."""
+    eye = np.eye(h.shape[1])
+    contrasts = eye[:, None, :] - eye  # [k, j] picks h_k − h_j
+    v = np.einsum("kja,nab,kjb->nkj", contrasts, covariance, contrasts)
+    odds = 1 / np.exp(-np.einsum("kja,na->nkj", contrasts, h) / np.sqrt(1 + np.pi * v / 8)).sum(axis=2)
+    return odds / odds.sum(axis=1, keepdims=True)
 
 
 def linearized(core: Any, seed: int) -> Iterator[Measurement]:
@@ -144,13 +146,13 @@ CHECKS = (
         (*STATES, "predict_linearized"),
         {
             "eq:linearized-predictive": "f(x) ~ N(h, ∑_l (a_l P_l⁻¹ a_lᵀ) J_l Σ_l J_lᵀ)",
-            "eq:probit": "p = softmax(h/√(1 + πv/8)), centred over the classes",
+            "eq:probit": "p_k ∝ 1/∑_j exp(−(m_k − m_j)/√(1 + πv_kj/8))",
         },
     ),
     (
         probit,
         ("probit_probabilities", "Categorical"),
-        {"eq:probit": "p = softmax(h/√(1 + πv/8)), centred over the classes"},
+        {"eq:probit": "p_k ∝ 1/∑_j exp(−(m_k − m_j)/√(1 + πv_kj/8))"},
     ),
     (
         monte_carlo,

@@ -84,7 +84,7 @@ def _density(i: Values, times: int) -> Values:
     return {**right, "log_density": density}
 
 
-def _uncentred(i: Values) -> Values:
+def _each_alone(i: Values) -> Values:
     p = []
     for h, V in zip(i["logits"], i["covariance"]):
         p.append(softmax(MP.matrix([[v / MP.sqrt(1 + MP.pi * V[j][j] / 8) for j, v in enumerate(h)]])))
@@ -109,15 +109,21 @@ def _probit_with(factor: Any) -> Any:
     return lambda i: exact.probit({**i, "covariance": [lists(factor * matrix(v)) for v in i["covariance"]]})
 
 
-def _unscaled_root(i: Values) -> Values:
-    """h/(1 + πv/8): v̂ such that √(1 + πv̂/8) = 1 + πv/8, where all classes have the same variance."""
+def _centred(i: Values) -> Values:
+    """Each class scaled by the variance of its own logit, both centred over the classes."""
     p = []
     for h, rows in zip(i["logits"], i["covariance"]):
         k, V = len(h), matrix(rows)
         centre = MP.eye(k) - MP.ones(k) / k
         z, W = MP.matrix([h]) * centre, centre * V * centre
-        p.append(softmax(MP.matrix([[z[0, j] / (1 + MP.pi * W[j, j] / 8) for j in range(k)]])))
+        p.append(softmax(MP.matrix([[z[0, j] / MP.sqrt(1 + MP.pi * W[j, j] / 8) for j in range(k)]])))
     return {"probabilities": p}
+
+
+def _uncorrelated(i: Values) -> Values:
+    """The covariances between the logits left out of the variances of their differences."""
+    only = [[[v if a == b else 0.0 for b, v in enumerate(r)] for a, r in enumerate(V)] for V in i["covariance"]]
+    return exact.probit({**i, "covariance": only})
 
 
 def _second_moment(i: Values) -> Values:
@@ -165,7 +171,7 @@ OPERATIONS = (
         "The predictive of a network linearised in its weights, split by layer; classes by the probit link.",
         {
             LINEARIZED: "f(x) ~ N(h_L, temperature · ∑_l (a_l P_l⁻¹ a_lᵀ) J_l Σ_l J_lᵀ)",
-            "eq:probit": "p = softmax(h/√(1 + πv/8)), h and v centred over the classes",
+            "eq:probit": "p_k = c/∑_j exp(−(h_k − h_j)/√(1 + πv_kj/8)), v_kj = V_kk + V_jj − 2V_kj, ∑_k p_k = 1",
             "eq:predictive-density": "log N(y | h, epistemic + diag(σ²))",
         },
         COMMON,
@@ -195,18 +201,16 @@ OPERATIONS = (
     Operation(
         "probit",
         "Class probabilities from the mean and the covariance of the logits.",
-        {
-            "eq:probit": "p = softmax(h_k/√(1 + πv_k/8)), h and v of the logits centred over the classes: "
-            "(I − 11ᵀ/K) V (I − 11ᵀ/K)"
-        },
+        {"eq:probit": "p_k = c/∑_j exp(−(h_k − h_j)/√(1 + πv_kj/8)), v_kj = V_kk + V_jj − 2V_kj, ∑_k p_k = 1"},
         {"logits": "h (n, K)", "covariance": "V (n, K, K)"},
         {"probabilities": "p (n, K)"},
         exact.probit,
         _probits(),
         {
-            "not-centred": Mistake("eq:probit", "variances not centred over the classes", _uncentred),
+            "each-alone": Mistake("eq:probit", "each logit scaled by its own variance", _each_alone),
+            "centred": Mistake("eq:probit", "logits centred over the classes, not pairwise differences", _centred),
+            "uncorrelated": Mistake("eq:probit", "covariances between the logits left out", _uncorrelated),
             "wrong-constant": Mistake("eq:probit", "π/4 for π/8", _probit_with(2)),
-            "root-missing": Mistake("eq:probit", "1 + πv/8 for its root", _unscaled_root),
             "variance-ignored": Mistake("eq:probit", "softmax of the mean logits", _probit_with(0)),
         },
     ),

@@ -51,11 +51,13 @@ def label_covariance(p: list[Number]) -> Matrix:
 
 
 def probit_row(h: Matrix, covariance: Matrix) -> list[Number]:
-    """eq:probit  softmax(h/√(1 + πv/8)) with h and v those of the logits centred by the projector I − 11ᵀ/K."""
-    k = h.cols
-    centre = identity(k) - MP.ones(k) / k
-    logits, V = h * centre, centre * covariance * centre
-    return softmax(MP.matrix([[logits[0, j] / MP.sqrt(1 + MP.pi * V[j, j] / 8) for j in range(k)]]))
+    """eq:probit  1/∑_j exp(−μ/√(1 + πv/8)), normalised, with μ and v the mean and variance of cᵀh, c = e_k − e_j."""
+    eye, odds = identity(h.cols), []
+    for k in range(h.cols):
+        contrasts = [eye[:, k] - eye[:, j] for j in range(h.cols)]
+        terms = [MP.exp(-(h * c)[0] / MP.sqrt(1 + MP.pi * (c.T * covariance * c)[0] / 8)) for c in contrasts]
+        odds.append(1 / MP.fsum(terms))
+    return [p / MP.fsum(odds) for p in odds]
 
 
 def probit(i: Values) -> Values:
