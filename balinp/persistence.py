@@ -124,7 +124,8 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise ModelFileError(f"cannot read {path}: {error}") from error
     except Exception as error:  # zipfile, zlib, NumPy's header parser and json each have their own for foreign bytes
         raise ModelFileError(
-            f"{path} is not a balinp model, or is truncated ({type(error).__name__}: {error})"
+            f"{path} is not a balinp model, or is truncated ({type(error).__name__}: {error}); give one "
+            f"written by save or by 'balinp fit --out'"
         ) from error
     if foreign:
         raise ModelFileError(f"{path} is not a balinp model but {header['format']!r}; give one written by save")
