@@ -32,7 +32,7 @@ from .persistence import load_with_extra, save_estimator, write_atomically
 from .plots import check_picture, combined, save_figure
 from .regressor import BALIRegressor
 from .report import Forecast, aligned, forecast, measure_rows, number, plain, say
-from .schema import Schema, choose_task
+from .schema import Schema, choose_task, oddities
 from .table import Table, listed, read_table
 from .vectors.command import run as run_vectors
 
@@ -81,6 +81,8 @@ def _fit(arguments: argparse.Namespace) -> None:
     train, test = order[:n], order[n:]
     if schema.task == "classification":
         _check_classes(schema.targets[0], y[train], y[test])
+    for oddity in oddities(table, schema):
+        _note(oddity)
     kind = BALIRegressor if schema.task == "regression" else BALIClassifier
     model: Any = kind(arguments.hidden, max_iterations=arguments.max_iterations, random_state=arguments.seed)
     start = time.perf_counter()

@@ -168,6 +168,20 @@ def choose_task(table: Table, targets: Sequence[str], task: str = "auto") -> tup
     return "regression", "the target is numbers; --task classification changes this"
 
 
+def oddities(table: Table, schema: Schema) -> list[str]:
+    """What in a table to fit is allowed but seldom meant, a sentence each: a column that counts the rows, a constant
+    target."""
+    found = []
+    for column in schema.columns:
+        if column.range is not None and len(table) > 1 and np.all(np.diff(table.numbers(column.name)) == 1):
+            found.append(f"column {column.name!r} counts the rows; if it is only an id, leave it out with --drop")
+    for name in schema.targets if schema.task == "regression" else ():
+        values = table.numbers(name)
+        if np.all(values == values[0]):
+            found.append(f"the target {name!r} is {values[0]:g} in every row: there is nothing to learn")
+    return found
+
+
 def _check_names(table: Table, targets: Sequence[str], drop: Sequence[str]) -> None:
     table.require(targets, "asked for as --target")
     table.require(drop, "asked for as --drop")
