@@ -103,13 +103,14 @@ class BALIClassifier(BALIEstimator):
         return self._indices(labels)
 
     def _numbered(self, y: Any, rows: int) -> np.ndarray:
+        labels = as_labels(y, rows)
         if getattr(y, "ndim", 1) == 2:
             warnings.warn(
                 "A column-vector y was passed when a 1d array was expected; use y.ravel()",
                 kin(DataConversionWarning),
                 stacklevel=5,
             )
-        return np.unique(as_labels(y, rows), return_inverse=True)[1].reshape(-1)
+        return np.unique(labels, return_inverse=True)[1].reshape(-1)
 
     def _later_targets(self, y: Any, rows: int) -> np.ndarray:
         return self._indices(as_labels(y, rows))
