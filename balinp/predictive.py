@@ -111,17 +111,18 @@ def _linearized_block(state: BALIState, x: Array) -> Predictive:
 
 
 def probit_probabilities(logits: Array, covariance: Array, likelihood: Categorical) -> Array:
-    """p_k ∝ 1/∑_j exp(−(m_k − m_j)/√(1 + π Var(h_k − h_j)/8)), MacKay's formula on the differences of logits; (n, K).
+    """softmax(μ_k/√(1 + π v_k/8)): v_k the variance of logit k less the mean of the others, μ the centred m; (n, K).
     (eq:probit)
 
-    Shapes: ``logits`` m (n, K), their ``covariance`` (n, K, K). The softmax sees logits only through their differences.
+    MacKay's formula for each class against the rest; for two classes it is the usual one. Shapes: ``logits`` m (n, K),
+    their ``covariance`` (n, K, K). A common shift of the logits, which the softmax does not see, drops out.
     """
-    backend = likelihood.backend
-    own = backend.xp.diagonal(covariance, axis1=1, axis2=2)
-    variances = own[:, :, None] + own[:, None, :] - 2 * covariance
-    lag = logits[:, None, :] - logits[:, :, None]  # (n, k, j): m_j − m_k
-    scaled = lag / backend.xp.sqrt(1 + pi / 8 * backend.xp.maximum(variances, 0))
-    return likelihood.probabilities(-backend.logsumexp(scaled, axis=2))  # eq:probit
+    xp, k = likelihood.backend.xp, logits.shape[1]
+    centred = logits - xp.mean(logits, axis=1, keepdims=True)
+    rows = xp.mean(covariance, axis=2)
+    variances = xp.diagonal(covariance, axis1=1, axis2=2) - 2 * rows + xp.mean(rows, axis=1, keepdims=True)
+    against = (k / max(k - 1, 1)) ** 2 * xp.maximum(variances, 0)  # h_k − h̄ of the others = k/(k − 1) (h_k − h̄)
+    return likelihood.probabilities(centred / xp.sqrt(1 + pi / 8 * against))  # eq:probit
 
 
 def predict_monte_carlo(

@@ -176,10 +176,10 @@ def test_probit_sees_only_differences_of_logits():
     h, V, rng = random_logits()
     likelihood = Categorical()
     p = probit_probabilities(h, V, likelihood)
-    variances = V.diagonal(axis1=1, axis2=2)[:, :, None] + V.diagonal(axis1=1, axis2=2)[:, None] - 2 * V
-    difference = h[:, :, None] - h[:, None]
-    expected = 1 / np.exp(-difference / np.sqrt(1 + np.pi / 8 * variances)).sum(axis=2)
-    expected /= expected.sum(axis=1, keepdims=True)
+    C = np.eye(4) - (1 - np.eye(4)) / 3  # each logit less the mean of the others
+    variances = np.diagonal(C @ V @ C, axis1=1, axis2=2)
+    centred = h - h.mean(axis=1, keepdims=True)
+    expected = scipy.special.softmax(centred / np.sqrt(1 + np.pi / 8 * variances), axis=1)
     assert_residual(comparison_residual(p, expected), "probabilities", "eq:probit")
     assert_residual(comparison_residual(p.sum(axis=1), np.ones(6)), "sum of probabilities", "eq:probit")
     shift, a = rng.standard_normal((6, 1)), rng.standard_normal((6, 4))
@@ -193,6 +193,18 @@ def test_probit_sees_only_differences_of_logits():
 
     assert comparison_residual(raw(h + shift, moved), raw(h, V), scale=20.0) > THRESHOLD
     assert comparison_residual(raw(h, V), p) > THRESHOLD
+
+
+@pytest.mark.equation("eq:probit")
+def test_two_classes_have_mackays_formula():
+    """σ(d/√(1 + π Var(d)/8)) for the difference d of the two logits."""
+    h, V, _ = random_logits(k=2)
+    d, variance = h[:, 0] - h[:, 1], V[:, 0, 0] + V[:, 1, 1] - 2 * V[:, 0, 1]
+    expected = scipy.special.expit(d / np.sqrt(1 + np.pi / 8 * variance))
+    p = probit_probabilities(h, V, Categorical())
+    assert_residual(comparison_residual(p[:, 0], expected), "first class", "eq:probit")
+    control = scipy.special.expit(d / np.sqrt(1 + np.pi / 8 * variance / 4))  # centred logits, each by its own variance
+    assert comparison_residual(p[:, 0], control) > THRESHOLD
 
 
 @pytest.mark.equation("eq:probit")

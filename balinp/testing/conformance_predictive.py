@@ -50,12 +50,12 @@ def _label_covariance(p: np.ndarray) -> np.ndarray:
 
 
 def _probit(h: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """1/∑_j exp(−μ/√(1 + πv/8)), normalised, with μ and v the moments of the contrast h_k − h_j."""
-    eye = np.eye(h.shape[1])
-    contrasts = eye[:, None, :] - eye  # [k, j] picks h_k − h_j
-    v = np.einsum("kja,nab,kjb->nkj", contrasts, covariance, contrasts)
-    odds = 1 / np.exp(-np.einsum("kja,na->nkj", contrasts, h) / np.sqrt(1 + np.pi * v / 8)).sum(axis=2)
-    return odds / odds.sum(axis=1, keepdims=True)
+    """softmax(μ/√(1 + πv/8)), μ the logits less their mean, v_k the variance of h_k − mean of the others."""
+    k = h.shape[1]
+    centre = np.eye(k) - 1 / k
+    against = np.eye(k) - (1 - np.eye(k)) / (k - 1)
+    v = np.einsum("ij,njk,ik->ni", against, covariance, against)
+    return softmax(h @ centre / np.sqrt(1 + np.pi * v / 8))
 
 
 def linearized(core: Any, seed: int) -> Iterator[Measurement]:
@@ -146,13 +146,13 @@ CHECKS = (
         (*STATES, "predict_linearized"),
         {
             "eq:linearized-predictive": "f(x) ~ N(h, ∑_l (a_l P_l⁻¹ a_lᵀ) J_l Σ_l J_lᵀ)",
-            "eq:probit": "p_k ∝ 1/∑_j exp(−(m_k − m_j)/√(1 + πv_kj/8))",
+            "eq:probit": "p = softmax(μ/√(1 + πv/8)), each class against the rest",
         },
     ),
     (
         probit,
         ("probit_probabilities", "Categorical"),
-        {"eq:probit": "p_k ∝ 1/∑_j exp(−(m_k − m_j)/√(1 + πv_kj/8))"},
+        {"eq:probit": "p = softmax(μ/√(1 + πv/8)), each class against the rest"},
     ),
     (
         monte_carlo,

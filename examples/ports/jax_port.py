@@ -366,10 +366,10 @@ def linearized_predictive(activation, likelihood, layers, temperature, x, y):
 
 
 def probit_probabilities(h, V):
-    own = V.diagonal(axis1=1, axis2=2)
-    v = own[:, :, None] + own[:, None, :] - 2 * V
-    lag = (h[:, None, :] - h[:, :, None]) / jnp.sqrt(1 + math.pi / 8 * v)
-    return jax.nn.softmax(-jax.nn.logsumexp(lag, axis=2), axis=1)
+    k = h.shape[1]
+    centre = eye(k) - 1 / k
+    v = (k / (k - 1)) ** 2 * (centre @ V @ centre).diagonal(axis1=1, axis2=2)
+    return jax.nn.softmax(h @ centre / jnp.sqrt(1 + math.pi / 8 * v), axis=1)
 
 
 def probit(logits, covariance):

@@ -355,10 +355,10 @@ def linearized_predictive(activation, likelihood, layers, temperature, x, y):
 
 
 def probit_probabilities(h, V):
-    own = V.diagonal(dim1=1, dim2=2)
-    v = own[:, :, None] + own[:, None, :] - 2 * V
-    lag = (h[:, None, :] - h[:, :, None]) / (1 + math.pi / 8 * v).sqrt()
-    return torch.softmax(-torch.logsumexp(lag, dim=2), dim=1)
+    k = h.shape[1]
+    centre = eye(k) - 1 / k
+    v = (k / (k - 1)) ** 2 * (centre @ V @ centre).diagonal(dim1=1, dim2=2)
+    return torch.softmax(h @ centre / (1 + math.pi / 8 * v).sqrt(), dim=1)
 
 
 def probit(logits, covariance):

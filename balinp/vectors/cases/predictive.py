@@ -171,7 +171,7 @@ OPERATIONS = (
         "The predictive of a network linearised in its weights, split by layer; classes by the probit link.",
         {
             LINEARIZED: "f(x) ~ N(h_L, temperature · ∑_l (a_l P_l⁻¹ a_lᵀ) J_l Σ_l J_lᵀ)",
-            "eq:probit": "p_k = c/∑_j exp(−(h_k − h_j)/√(1 + πv_kj/8)), v_kj = V_kk + V_jj − 2V_kj, ∑_k p_k = 1",
+            "eq:probit": "p = softmax(μ/√(1 + πv/8)), μ_k = h_k − mean h, v_k = Var(h_k − mean of the other h)",
             "eq:predictive-density": "log N(y | h, epistemic + diag(σ²))",
         },
         COMMON,
@@ -201,14 +201,14 @@ OPERATIONS = (
     Operation(
         "probit",
         "Class probabilities from the mean and the covariance of the logits.",
-        {"eq:probit": "p_k = c/∑_j exp(−(h_k − h_j)/√(1 + πv_kj/8)), v_kj = V_kk + V_jj − 2V_kj, ∑_k p_k = 1"},
+        {"eq:probit": "p = softmax(μ/√(1 + πv/8)), μ_k = h_k − mean h, v_k = Var(h_k − mean of the other h)"},
         {"logits": "h (n, K)", "covariance": "V (n, K, K)"},
         {"probabilities": "p (n, K)"},
         exact.probit,
         _probits(),
         {
             "each-alone": Mistake("eq:probit", "each logit scaled by its own variance", _each_alone),
-            "centred": Mistake("eq:probit", "logits centred over the classes, not pairwise differences", _centred),
+            "centred": Mistake("eq:probit", "each class against the mean of all, itself included", _centred),
             "uncorrelated": Mistake("eq:probit", "covariances between the logits left out", _uncorrelated),
             "wrong-constant": Mistake("eq:probit", "π/4 for π/8", _probit_with(2)),
             "variance-ignored": Mistake("eq:probit", "softmax of the mean logits", _probit_with(0)),

@@ -51,13 +51,13 @@ def label_covariance(p: list[Number]) -> Matrix:
 
 
 def probit_row(h: Matrix, covariance: Matrix) -> list[Number]:
-    """eq:probit  1/∑_j exp(−μ/√(1 + πv/8)), normalised, with μ and v the mean and variance of cᵀh, c = e_k − e_j."""
-    eye, odds = identity(h.cols), []
-    for k in range(h.cols):
-        contrasts = [eye[:, k] - eye[:, j] for j in range(h.cols)]
-        terms = [MP.exp(-(h * c)[0] / MP.sqrt(1 + MP.pi * (c.T * covariance * c)[0] / 8)) for c in contrasts]
-        odds.append(1 / MP.fsum(terms))
-    return [p / MP.fsum(odds) for p in odds]
+    """eq:probit  softmax(μ/√(1 + πv/8)), μ the logits less their mean, v_k = Var(h_k − mean of the other logits)."""
+    n, eye, scaled = h.cols, identity(h.cols), []
+    for k in range(n):
+        c = MP.matrix([eye[j, k] if j == k else -MP.mpf(1) / (n - 1) for j in range(n)])
+        mean = (h * (eye[:, k] - MP.ones(n, 1) / n))[0]
+        scaled.append(mean / MP.sqrt(1 + MP.pi * (c.T * covariance * c)[0] / 8))
+    return softmax(MP.matrix([scaled]))
 
 
 def probit(i: Values) -> Values:
