@@ -2,6 +2,7 @@
 
 from .activations import ACTIVATIONS, Activation, get_activation
 from .backend import NUMPY, Backend, get_backend
+from .checkpoint import Checkpoint
 from .classifier import BALIClassifier
 from .errors import (
     BackendUnavailableError,
@@ -9,6 +10,7 @@ from .errors import (
     ConvergenceWarning,
     DataConversionWarning,
     DivergenceError,
+    InterruptedFitWarning,
     InvalidArgumentError,
     InvalidTypeError,
     ModelFileError,
@@ -42,12 +44,14 @@ __all__ = [
     "Backend",
     "BackendUnavailableError",
     "Categorical",
+    "Checkpoint",
     "ConvergenceWarning",
     "DataConversionWarning",
     "DivergenceError",
     "FitResult",
     "Gaussian",
     "Heteroscedastic",
+    "InterruptedFitWarning",
     "InvalidArgumentError",
     "InvalidTypeError",
     "IterationRecord",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,15 +11,20 @@ import numpy as np
 
 from . import persistence
 from .backend import Backend, get_backend
+from .checkpoint import EVERY, Checkpoint
 from .distinct import distinct_rows
 from .errors import InvalidArgumentError, NotFittedError
+from .heldout import HeldOut
+from .interruption import Interruption
+from .learning import learn, learn_batch
 from .likelihoods import Likelihood
 from .mlp import MLP
 from .params import Parameters, kin
 from .predictive import Predictive, predict_linearized, predict_monte_carlo
+from .session import Session
 from .settings import Settings
-from .solver import BALIState, bali_step, initial_state
-from .training import IterationRecord, fit
+from .solver import BALIState
+from .training import Callback, IterationRecord
 from .validation import (
     Standardizer,
     as_features,
@@ -28,8 +32,6 @@ from .validation import (
     as_sample_weight,
     feature_names,
 )
-
-Callback = Callable[[BALIState, IterationRecord], Any]
 
 
 class BALIEstimator(Parameters, ABC):
@@ -63,6 +65,8 @@ class BALIEstimator(Parameters, ABC):
         settings: dict[str, Any] | None,
         random_state: Any,
         backend: str,
+        forgetting: float | None,
+        verbose: int,
     ):
         self.hidden_widths = hidden_widths
         self.activation = activation
@@ -74,6 +78,8 @@ class BALIEstimator(Parameters, ABC):
         self.settings = settings
         self.random_state = random_state
         self.backend = backend
+        self.forgetting = forgetting
+        self.verbose = verbose
 
     def fit(
         self,
@@ -81,43 +87,30 @@ class BALIEstimator(Parameters, ABC):
         y: Any,
         sample_weight: Any = None,
         test: tuple[Any, Any] | None = None,
-        callback: Callback | None = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        checkpoint: str | Path | None = None,
+        every: float = EVERY,
     ) -> Self:
         """Learn from X (n, d) and y; the inputs are standardised inside.
 
-        ``sample_weight`` (n,): a weight of two is the row twice, to the bit (see balinp.distinct). ``test``, a
-        pair like (X, y), is only watched: its NLL goes into history_. ``callback(state, record)`` runs after every
-        iteration and ends the fit by returning True. Raises a BALIError naming the argument, what it got and the
-        remedy; warns with ConvergenceWarning when max_iterations ends first.
+        ``sample_weight`` (n,): a weight of two is the row twice, to the bit (see balinp.distinct). ``test``, a pair
+        like (X, y), is only watched: its NLL goes into history_. ``callbacks``, one or several callables, get (state,
+        record) after every pass over the data (full batch: every iteration); one that returns True ends the fit. ``checkpoint``: a file that is written
+        ``every`` so many seconds; the same fit with the same path goes on from there after whatever ended it, to the
+        same bits, and returns at once when it was finished. Ctrl-C ends the fit after the iteration, with an
+        InterruptedFitWarning and a usable model; a second one aborts. Raises a BALIError naming the argument, what it
+        got and the remedy; warns with ConvergenceWarning when max_iterations ends first.
         """
         before = dict(self.__dict__)
         try:
-            return self._fit(X, y, sample_weight, test, callback)
+            with Interruption() as interruption:
+                self._check_parameters()
+                kept = None if checkpoint is None else Checkpoint(checkpoint, every)
+                session = Session(self.verbose, kept, interruption, self._in_units)
+                return learn(self, X, y, sample_weight, test, callbacks, session)
         except BaseException:
-            self.__dict__ = before  # a refused or interrupted fit leaves the model as it was
+            self.__dict__ = before  # a refused or aborted fit leaves the model as it was
             raise
-
-    def _fit(self, X: Any, y: Any, sample_weight: Any, test: tuple[Any, Any] | None, callback: Callback | None) -> Self:
-        self._check_parameters()
-        data = self._prepare_data(X, y, sample_weight)
-        generator = as_generator(self.random_state)
-        self._predict_seed = int(generator.integers(2**63))
-        settings = self._fit_settings(len(data[0]))
-        relevance = self._relevance(*data, settings)
-        if relevance is not None:
-            self.x_scaler_ = replace(self.x_scaler_, scale=self.x_scaler_.scale / relevance)
-            data = (data[0] * relevance.astype(self._dtype), *data[1:])
-        x, targets, weight = self._moved(data, get_backend(self.backend))
-        watched = None if test is None else self._moved(self._later_data(*test, None), get_backend(self.backend))[:2]
-        result = fit(
-            x, targets, self._network(), self._likelihood(), generator, settings, None, None, watched, weight, callback
-        )
-        self._generator = generator
-        self.state_ = self._calibrated(result.state, *data, settings)
-        self.history_ = [self._in_units(record) for record in result.history]
-        self.n_iter_, self.converged_ = result.state.iteration, result.converged
-        self.n_rows_seen_ = float(len(x) if weight is None else weight.sum())
-        return self
 
     def predict_distribution(self, X: Any) -> Predictive:
         """The whole predictive distribution at X (n, d): means, aleatoric and epistemic covariances (see Predictive).
@@ -168,31 +161,10 @@ class BALIEstimator(Parameters, ABC):
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, first: bool) -> Self:
         before = dict(self.__dict__)
         try:
-            return self._one_step(X, y, sample_weight, first)
+            return learn_batch(self, X, y, sample_weight, first)
         except BaseException:
             self.__dict__ = before
             raise
-
-    def _one_step(self, X: Any, y: Any, sample_weight: Any, first: bool) -> Self:
-        self._check_parameters()
-        if first:
-            x, targets, weight = self._prepare_data(X, y, sample_weight)
-            self._generator = as_generator(self.random_state)
-            self._predict_seed = int(self._generator.integers(2**63))
-            settings = self._fit_settings(len(x))
-            self.state_ = initial_state(self._network(), self._likelihood(), self._generator, settings, self._dtype)
-            self.history_, self.n_iter_, self.converged_, self.n_rows_seen_ = [], 0, False, 0.0
-        else:
-            x, targets, weight = self._later_data(X, y, sample_weight)
-            index, weight = distinct_rows(x, targets, weight)
-            if index is not None:
-                x, targets = x[index], targets[index]
-        self.n_rows_seen_ += float(len(x) if weight is None else weight.sum())
-        settings = self._fit_settings(len(x))
-        x, targets, weight = self._moved((x, targets, weight), self.state_.mlp.backend)
-        self.state_ = bali_step(self.state_, x, targets, self._generator, settings, self.n_rows_seen_, weight)
-        self.n_iter_ += 1
-        return self
 
     def _prepare_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         features = as_features(self._host(X))
@@ -260,6 +232,10 @@ class BALIEstimator(Parameters, ABC):
             raise InvalidArgumentError(f"predictive must be 'monte_carlo' or 'linearized', got {self.predictive!r}")
         if not hasattr(self.draws, "__index__") or self.draws < 1:
             raise InvalidArgumentError(f"draws must be an integer of at least 1, got {self.draws!r}")
+        if self.forgetting is not None and not (isinstance(self.forgetting, (int, float)) and 0 < self.forgetting < 1):
+            raise InvalidArgumentError(f"forgetting must be a number between 0 and 1, or None, got {self.forgetting!r}")
+        if not hasattr(self.verbose, "__index__") or self.verbose not in (0, 1, 2):
+            raise InvalidArgumentError(f"verbose must be 0, 1 or 2, got {self.verbose!r}")
         if self.settings is not None and not isinstance(self.settings, dict):
             raise InvalidArgumentError(f"settings must be a dict of Settings fields or None, got {self.settings!r}")
 
@@ -291,16 +267,16 @@ class BALIEstimator(Parameters, ABC):
     def _likelihood(self) -> Likelihood: ...
 
     def _relevance(
-        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings
+        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings, session: Session
     ) -> np.ndarray | None:
         """How much each input counts, (d,), as a first fit says; None: all alike."""
         return None
 
-    def _calibrated(
-        self, state: BALIState, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings
-    ) -> BALIState:
-        """What held-out rows say better than the training rows, put into the fitted state."""
-        return state
+    def _held_out(
+        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings, session: Session
+    ) -> HeldOut | None:
+        """The settings and the noise that rows held out of a few fits speak for; None: nothing was held out."""
+        return None
 
     @abstractmethod
     def _fit_targets(self, y: Any, features: np.ndarray, weight: np.ndarray | None) -> np.ndarray:

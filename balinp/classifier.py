@@ -39,16 +39,18 @@ class BALIClassifier(BALIEstimator):
         settings: dict[str, Any] | None = None,
         random_state: Any = None,
         backend: str = "numpy",
+        forgetting: float | None = None,
+        verbose: int = 0,
     ):
         super().__init__(
             *(hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings),
-            *(random_state, backend),
+            *(random_state, backend, forgetting, verbose),
         )
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """One iteration on a batch of a stream; the first call needs ``classes``, all labels there will be.
 
-        The first call also fixes the scale of X. Shapes and errors as in fit.
+        The first call also fixes the scale of X; ``forgetting`` as for BALIRegressor. Shapes and errors as in fit.
         """
         first = not hasattr(self, "state_")
         if first:

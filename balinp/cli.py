@@ -24,12 +24,14 @@ from . import __version__
 from .audit.command import run as run_audit
 from .classifier import BALIClassifier
 from .commands import run_doctor, run_report, run_score
-from .errors import BALIError, ConvergenceWarning, InvalidArgumentError
+from .errors import BALIError, ConvergenceWarning, InterruptedFitWarning, InvalidArgumentError
 from .evaluation import Evaluation, pictures
+from .files import write_atomically
 from .options import parser
 from .outputs import check_outputs
-from .persistence import load_with_extra, save_estimator, write_atomically
+from .persistence import load_with_extra, save_estimator
 from .plots import check_picture, combined, save_figure
+from .progress import progress_bar
 from .regressor import BALIRegressor
 from .report import Forecast, aligned, forecast, measure_rows, number, plain, say
 from .schema import Schema, choose_task, oddities
@@ -41,7 +43,7 @@ TRAIN_SHARE, LEAST_ROWS = 0.9, 10
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the process's arguments); the exit code: 0, 1 (an audit or vectors that
-    found something wrong), 2 (refused), 130 (Ctrl-C).
+    found something wrong), 2 (refused), 130 (Ctrl-C; the first one in a fit ends it, and its model is still written).
 
     A refusal is one line on stderr, ``balinp: error: …``; it raises nothing and leaves no half-written file.
     """
@@ -71,8 +73,8 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _fit(arguments: argparse.Namespace) -> None:
-    check_outputs([arguments.out, arguments.plot], [arguments.table])
+def _fit(arguments: argparse.Namespace) -> int:
+    check_outputs([arguments.out, arguments.plot, arguments.checkpoint], [arguments.table])
     if arguments.plot is not None:
         check_picture(arguments.plot)
     table, schema, reason = _read_for_fit(arguments)
@@ -84,10 +86,17 @@ def _fit(arguments: argparse.Namespace) -> None:
     for oddity in oddities(table, schema):
         _note(oddity)
     kind = BALIRegressor if schema.task == "regression" else BALIClassifier
-    model: Any = kind(arguments.hidden, max_iterations=arguments.max_iterations, random_state=arguments.seed)
+    chosen = {
+        "max_iterations": arguments.max_iterations,
+        "random_state": arguments.seed,
+        "verbose": min(arguments.verbose, 2),
+    }
+    model: Any = kind(arguments.hidden, **chosen)
     start = time.perf_counter()
-    with _notes(), _progress(model, n, not arguments.json) as callback:
-        model.fit(X[train], y[train], test=(X[test], y[test]), callback=callback)
+    with _notes() as noted, progress_bar(not (arguments.json or arguments.verbose)):
+        kept = {"checkpoint": arguments.checkpoint, "every": arguments.every}
+        model.fit(X[train], y[train], test=(X[test], y[test]), **kept)
+    interrupted = any(issubclass(warning.category, InterruptedFitWarning) for warning in noted)
     seconds = time.perf_counter() - start
     on_train = forecast(model, X[train], schema.targets, y[train])
     on_test = forecast(model, X[test], schema.targets, y[test])
@@ -115,11 +124,13 @@ def _fit(arguments: argparse.Namespace) -> None:
         "classes": None if schema.task == "regression" else model.classes_.tolist(),
         "iterations": model.n_iter_,
         "converged": model.converged_,
+        "interrupted": interrupted,
         "seconds": seconds,
         "model": arguments.out,
         "plot": arguments.plot,
     }
     _print_json(facts) if arguments.json else say(_fit_text(facts))
+    return 130 if interrupted else 0
 
 
 def _read_for_fit(arguments: argparse.Namespace) -> tuple[Table, Schema, str]:
@@ -190,11 +201,11 @@ def _check_classes(target: str, train: np.ndarray, test: np.ndarray) -> None:
 
 
 @contextmanager
-def _notes() -> Iterator[None]:
-    """Warnings as plain lines on stderr, once what they interrupt is done."""
+def _notes() -> Iterator[list[warnings.WarningMessage]]:
+    """Warnings as plain lines on stderr, once what they interrupt is done; the list that they come into."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        yield
+        yield caught
     for message in dict.fromkeys(_words(warning) for warning in caught):
         _note(message)
 
@@ -209,28 +220,6 @@ def _note(message: str) -> None:
     print("balinp: note:", " ".join(message.split()), file=sys.stderr)
 
 
-@contextmanager
-def _progress(model: Any, rows: int, wanted: bool) -> Iterator[Callable[[Any, Any], None] | None]:
-    """A callback that moves a progress bar, when stderr is a terminal and tqdm (extra ``progress``) is installed."""
-    if not (wanted and sys.stderr.isatty()):
-        yield None
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield None
-        return
-    most = model._fit_settings(rows).max_iterations
-    with tqdm(total=most, desc="fit (at most)", unit="it", leave=False, file=sys.stderr) as bar:
-
-        def move(state: Any, record: Any) -> None:
-            bar.total = max(most, record.iteration)
-            bar.set_postfix_str(f"test NLL {number(record.test_nll)}", refresh=False)
-            bar.update(record.iteration - bar.n)
-
-        yield move
-
-
 def _noise(model: Any, schema: Schema) -> dict[str, float] | None:
     if schema.task == "classification":
         return None
@@ -241,7 +230,7 @@ def _fit_text(facts: dict[str, Any]) -> str:
     rows, train, test = facts["rows"], facts["train"], facts["test"]
     noise = facts["noise_std"] or {}
     names = {name: "noise std" if len(noise) == 1 else f"noise std, {name}" for name in noise}
-    ended = "converged" if facts["converged"] else "not converged"
+    ended = "interrupted" if facts["interrupted"] else "converged" if facts["converged"] else "not converged"
     return aligned(
         [
             ("task", f"{facts['task']} of {', '.join(facts['targets'])} ({facts['task_reason']})"),

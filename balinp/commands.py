@@ -8,9 +8,9 @@ from pathlib import Path
 
 from . import __version__, doctor
 from .evaluation import cautions, evaluate, foreign_auroc, pictures
+from .files import write_atomically
 from .html_report import report_page
 from .outputs import check_outputs
-from .persistence import write_atomically
 from .plots import check_picture, combined, save_figure
 from .plots.canvas import check_matplotlib
 from .report import aligned, measure_rows, number, plain, say

@@ -64,3 +64,7 @@ class DataConversionWarning(UserWarning):
 
 class ConvergenceWarning(UserWarning):
     """The budget of iterations ended before the training loss stopped falling."""
+
+
+class InterruptedFitWarning(UserWarning):
+    """Ctrl-C ended the fit before it had come to its end; the model is what it had learnt."""

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from . import __version__
 from .audit.command import add_arguments as add_audit_arguments
+from .checkpoint import EVERY
 from .commands import add_doctor_arguments, add_report_arguments, add_score_arguments
 from .errors import InvalidArgumentError
 from .schema import TASKS
@@ -60,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--max-iterations", type=_integer(1), metavar="N", help="end the fit after N iterations (whole passes)"
     )
+    fit.add_argument(
+        "--checkpoint", metavar="PATH", help="keep where the fit stands here; the same command goes on from it"
+    )
+    fit.add_argument("--every", type=_seconds, default=EVERY, metavar="SECONDS", help="how often (default 60)")
+    fit.add_argument("-v", "--verbose", action="count", default=0, help="say what runs; -vv: after every iteration")
     fit.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     predict = commands.add_parser(
         "predict",
@@ -108,6 +114,16 @@ def _integer(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, got {text!r}")
+    return seconds
 
 
 def _widths(text: str) -> tuple[int, ...]:

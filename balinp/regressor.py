@@ -10,13 +10,13 @@ import numpy as np
 from .backend import get_backend
 from .base import BALIEstimator
 from .errors import InvalidArgumentError
-from .heldout import FEWEST_ROWS, MOST_ROWS, held_out_noise
+from .heldout import FEWEST_ROWS, MOST_ROWS, HeldOut, best_held_out
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Gaussian
 from .predictive import Predictive, predict_monte_carlo
 from .relevance import input_relevance
+from .session import Session
 from .settings import Settings
-from .solver import BALIState
 from .training import IterationRecord
 from .validation import (
     Standardizer,
@@ -36,9 +36,12 @@ class BALIRegressor(BALIEstimator):
     for all outputs), preset ("literal": the abstract's reading alone), settings (a dict of Settings fields, to change
     any detail), random_state, noise ("constant", or "input-dependent": the network learns a log-variance for every
     target beside its mean), relevance (a first fit finds how much each input counts, and the inputs are scaled by it),
-    validation_fraction (the share of rows held out of each of two more fits, which estimate the constant noise: among
-    20 to 5 000 rows a network with hidden layers makes the training residuals too small; 0: never), backend ("numpy",
-    or "cupy": on the GPU). After fit with constant noise also: noise_variance_ (outputs,), in squared units of y.
+    validation_fraction (the share of rows held out of each of two fits with either of two settings: of 20 to 5 000 rows
+    and hidden layers they choose between the settings and estimate the constant noise, for which training residuals are
+    too small; 0: never), backend ("numpy",
+    or "cupy": on the GPU), forgetting (for partial_fit: with every batch older rows count this share less; None: see
+    there), verbose (1: a line on stderr for each of the fits, 2: for each iteration). After fit with constant noise
+    also: noise_variance_ (outputs,), in squared units of y.
     """
 
     _estimator_type = "regressor"
@@ -60,10 +63,12 @@ class BALIRegressor(BALIEstimator):
         relevance: bool = True,
         validation_fraction: float = 0.2,
         backend: str = "numpy",
+        forgetting: float | None = None,
+        verbose: int = 0,
     ):
         super().__init__(
             *(hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings),
-            *(random_state, backend),
+            *(random_state, backend, forgetting, verbose),
         )
         self.shared_noise = shared_noise
         self.noise = noise
@@ -71,9 +76,12 @@ class BALIRegressor(BALIEstimator):
         self.validation_fraction = validation_fraction
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """One iteration on a batch of a stream: older data fade by the moving average's rate.
+        """One iteration on a batch of a stream.
 
-        The first call fixes the scales of X and y. Shapes and errors as in fit.
+        With ``forgetting`` φ a row that is k batches old counts (1 − φ)^k, and the covariances are those of about
+        rows/φ rows: the model follows a task that drifts and stays as unsure as that (eq:forgetting). Without, the
+        means move by Settings.step_scale and the covariances are those of all rows ever seen. The first call, or an
+        earlier fit, fixes the scales of X and y. Shapes and errors as in fit.
         """
         return self._partial_fit(X, y, sample_weight, not hasattr(self, "state_"))
 
@@ -139,23 +147,23 @@ class BALIRegressor(BALIEstimator):
         return replace(settings, **{name: value for name, value in safe.items() if name not in (self.settings or {})})
 
     def _relevance(
-        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings
+        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings, session: Session
     ) -> np.ndarray | None:
         if not self.relevance or self.preset is not None or not self.hidden_widths or x.shape[1] == 1:
             return None
         start: Any = self._likelihood()
-        return input_relevance(x, targets, weight, self._network(), start, settings, self._predict_seed)
+        return input_relevance(x, targets, weight, self._network(), start, settings, self._predict_seed, session)
 
-    def _calibrated(
-        self, state: BALIState, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings
-    ) -> BALIState:
+    def _held_out(
+        self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, settings: Settings, session: Session
+    ) -> HeldOut | None:
         known = self.preset is not None or not settings.learn_noise or self.validation_fraction == 0
         if known or not self.hidden_widths or not FEWEST_ROWS <= len(x) <= MOST_ROWS or self.noise != "constant":
-            return state
+            return None
         start: Any = self._likelihood()
-        share = self.validation_fraction
-        noise = held_out_noise(x, targets, weight, state.mlp, start, settings, self._predict_seed, share)
-        return replace(state, likelihood=noise)
+        core = self._network(), start, settings
+        share, chosen = self.validation_fraction, self.settings or {}
+        return best_held_out(x, targets, weight, *core, self._predict_seed, share, chosen, session)
 
     def _outputs(self) -> int:
         return len(self.y_scaler_.offset)

@@ -10,8 +10,8 @@ import numpy as np
 from .errors import ConvergenceWarning
 from .likelihoods import Gaussian
 from .mlp import MLP
+from .session import Session
 from .settings import Settings
-from .training import fit
 
 ITERATIONS = 300  # of the first fit; the order of the inputs shows long before the fit has converged
 LEAST = 1e-3  # relevance of an input that the first fit does not use at all
@@ -25,6 +25,7 @@ def input_relevance(
     likelihood: Gaussian,
     settings: Settings,
     seed: int,
+    session: Session | None = None,
 ) -> np.ndarray:
     """r_d = ‖M_d‖/√(mean ‖M‖²), the size of input d's first-layer weights after a fit of their own, (D,).
     (eq:input-relevance)
@@ -37,7 +38,8 @@ def input_relevance(
         warnings.simplefilter("ignore", ConvergenceWarning)  # it need not converge
         rows = core.asarray(x), core.asarray(y)
         w = None if weight is None else core.asarray(weight)
-        state = fit(*rows, mlp, likelihood, np.random.default_rng(seed), short, sample_weight=w).state
+        run, generator = session or Session(), np.random.default_rng(seed)
+        state = run.fit("relevance", *rows, mlp, likelihood, generator, short, sample_weight=w).state
     size = np.sqrt(np.mean(core.to_host(state.means[0]).astype(np.float64)[:-1] ** 2, axis=1))
     mean = np.sqrt(np.mean(size**2))
     return np.maximum(size / mean, LEAST) if mean > 0 else np.ones_like(size)

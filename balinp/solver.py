@@ -139,6 +139,12 @@ def layer_regression(layer: LayerState, batch: LayerStatistics, rate: float, set
     return LayerRegression(posterior, running, S, pi, evidence)
 
 
+def moving_rate(rate: float, iteration: int) -> float:
+    """β_t = max(β, 1/(t + 1)), the weight of the newest batch in the moving averages: plain averages at first.
+    (eq:ema)"""
+    return max(rate, 1 / (iteration + 1))
+
+
 def _residual_covariance(targets: LayerStatistics, mean: Array, settings: Settings, xp: Any) -> Array:
     """(T − AM)ᵀ(T − AM)/N, plus δ times its mean diagonal when damping asks for it.   (eq:residual-covariance)"""
     cross = mean.T @ targets.cross
@@ -164,7 +170,7 @@ def bali_step(
     (eq:ema, eq:conjugate-layer, eq:fixed-points, eq:centred-targets, eq:noise-update, eq:output-spread)
     """
     mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
-    rate = max(settings.rate, 1 / (t + 1))
+    rate = moving_rate(settings.rate, t)
     # one layer is exact: nothing to sample for
     sampled = settings.gradients == "sampled" and len(state.layers) > 1 and state.temperature > 0
     weights = state.sample_weights(generator) if sampled else state.means  # eq:centred-targets

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from .backend import Array, Backend
 from .errors import ConvergenceWarning, InvalidArgumentError
@@ -41,15 +41,51 @@ class IterationRecord:
     seconds: float
 
 
+Callback: TypeAlias = Callable[[BALIState, IterationRecord], Any]  # returning True ends the fit
+
+
 @dataclass(frozen=True)
 class FitResult:
-    """The state after the last iteration, a record of each, and whether the training loss had stopped falling.
-    (eq:stopping)
+    """The state after the last iteration, a record of each, whether the training loss had stopped falling, and whether
+    the fit was interrupted before it came to its end.   (eq:stopping)
     """
 
     state: BALIState
     history: tuple[IterationRecord, ...] = field(default=())
     converged: bool = False
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a fit stands between two iterations: all that is needed to go on to the same bits.   (eq:resume)
+
+    ``batches`` of the pass under way are done; ``losses`` is their sum in nats over rows of total weight ``rows``.
+    ``drawn`` and ``generator`` are the states of the generator's bit generator at the start of that pass, where its
+    partition is drawn, and now. ``seconds`` were spent. ``ended``: None, "converged", "stopped" (by a callback) or
+    "budget".
+    """
+
+    state: BALIState
+    history: tuple[IterationRecord, ...] = ()
+    batches: int = 0
+    losses: float = 0.0
+    rows: float = 0.0
+    drawn: Any = None
+    generator: Any = None
+    seconds: float = 0.0
+    ended: str | None = None
+
+
+class Keeper(Protocol):
+    """What keeps a fit's standing: ``balinp.checkpoint.Checkpoint``.   (eq:resume)"""
+
+    def resume(self, subject: Mapping[str, Any], backend: Backend) -> Standing | None:
+        """The standing kept of a fit of ``subject`` (its arguments by name), on ``backend``; None: there is none yet.
+        (eq:resume)"""
+
+    def keep(self, standing: Callable[[], Standing], now: bool) -> None:
+        """Offered the ``standing`` after every iteration; must be kept when ``now``.   (eq:resume)"""
 
 
 def fit(
@@ -63,46 +99,86 @@ def fit(
     state: BALIState | None = None,
     test: tuple[Array, Array] | None = None,
     sample_weight: Array | None = None,
-    callback: Callable[[BALIState, IterationRecord], Any] | None = None,
+    callbacks: Callback | Sequence[Callback] | None = None,
+    checkpoint: Keeper | None = None,
+    interrupted: Callable[[], bool] | None = None,
 ) -> FitResult:
-    """Repeat ``bali_step`` until the training loss stops falling or the budget ends.   (eq:iteration, eq:stopping)
+    """Repeat ``bali_step`` until the training loss stops falling or the budget ends.
+    (eq:iteration, eq:stopping, eq:resume)
 
     Shapes: x (N, D), y (N, K) or class indices (N,), sample_weight (N,); ``test`` a pair like (x, y). ``settings``,
-    or ``preset`` ("literal": the abstract's reading alone). ``state`` continues an earlier fit. ``callback(state,
-    record)`` runs after every iteration and ends the fit by returning True. ``generator`` is a numpy Generator: the
-    same seed gives the same bits. Warns with ConvergenceWarning when the budget of iterations ends first; raises as
-    bali_step does.
+    or ``preset`` ("literal": the abstract's reading alone). ``state`` continues an earlier fit. ``callbacks``, one or
+    several callables, get (state, record) after every pass over the data (full batch: every iteration); one that
+    returns True ends the fit. ``checkpoint`` is where the fit goes on from and what it keeps its standing in;
+    ``interrupted()``, asked after every iteration, ends it there. ``generator`` is a numpy Generator: the same seed
+    gives the same bits, resumed or not. Warns with ConvergenceWarning when the budget of iterations ends first; raises
+    as bali_step does.
     """
     if settings is not None and preset is not None:
         raise InvalidArgumentError("give settings or preset, not both; Settings.preset(name, ...) joins them")
     settings = settings or Settings.preset(preset)
     _check_rows(x, y, mlp, likelihood, sample_weight)
-    state = state or initial_state(mlp, likelihood, generator, settings, x.dtype)
+    subject = {"x": x, "y": y, "sample_weight": sample_weight, "test": test, "network": mlp, "likelihood": likelihood}
+    subject |= {"settings": settings, "state": state, "generator": generator}
+    kept = None if checkpoint is None else checkpoint.resume(subject, mlp.backend)
+    here = kept or Standing(state or initial_state(mlp, likelihood, generator, settings, x.dtype))
+    current, history, ended = here.state, list(here.history), here.ended
+    done, losses, seen, drawn = here.batches, here.losses, here.rows, here.drawn
     total = float(len(x)) if sample_weight is None else float(sample_weight.sum())
-    history: list[IterationRecord] = []
-    start, converged = time.perf_counter(), False
     per_pass = 1 if settings.batch_size is None else -(-len(x) // settings.batch_size)
     patience = max(3, -(-settings.patience // per_pass))  # in passes
-    for _ in range(-(-settings.max_iterations // per_pass)):
-        losses = 0.0
-        for rows in _batches(len(x), per_pass, generator, mlp.backend):
-            weight = None if sample_weight is None else sample_weight[rows]
-            state = bali_step(state, x[rows], y[rows], generator, settings, total, weight)
-            losses += state.training_loss * (float(len(y[rows])) if weight is None else float(weight.sum()))
-        history.append(_record(state, losses / total, test, time.perf_counter() - start))
-        stop = callback is not None and callback(state, history[-1]) is True
-        converged = has_plateaued([r.train_nll for r in history[settings.warmup :]], patience, settings.tolerance)
-        if stop or converged:
-            break
-    else:
-        if settings.tolerance > 0:
-            warnings.warn(
-                f"max_iterations={settings.max_iterations} ended before the training loss stopped falling by more than "
-                f"{settings.tolerance:g} nats in {settings.patience} iterations; raise max_iterations",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-    return FitResult(state, tuple(history), converged)
+    budget = -(-settings.max_iterations // per_pass)
+    start, cut = time.perf_counter() - here.seconds, False
+    batches: list[Any] = []
+    if done:  # amid a pass: its partition is drawn again
+        generator.bit_generator.state = drawn
+        batches = list(_batches(len(x), per_pass, generator, mlp.backend))
+    if kept is not None:
+        generator.bit_generator.state = here.generator
+
+    def standing() -> Standing:
+        now = generator.bit_generator.state
+        spent = time.perf_counter() - start
+        return Standing(current, tuple(history), done, losses, seen, drawn, now, spent, ended)
+
+    while ended is None and not cut:
+        if done == 0:
+            losses, seen, drawn = 0.0, 0.0, generator.bit_generator.state
+            batches = list(_batches(len(x), per_pass, generator, mlp.backend))
+        rows = batches[done]
+        weight = None if sample_weight is None else sample_weight[rows]
+        current = bali_step(current, x[rows], y[rows], generator, settings, total, weight)
+        count = float(len(y[rows])) if weight is None else float(weight.sum())
+        losses, seen, done = losses + current.training_loss * count, seen + count, (done + 1) % per_pass
+        if done == 0:
+            history.append(_record(current, losses / total, test, time.perf_counter() - start))
+            stop = _any_stops(callbacks, current, history[-1])
+            converged = has_plateaued([r.train_nll for r in history[settings.warmup :]], patience, settings.tolerance)
+            ended = _ending(converged, stop, len(history) >= budget)
+        cut = ended is None and interrupted is not None and interrupted()
+        if checkpoint is not None:
+            checkpoint.keep(standing, now=cut or ended is not None)
+    if done:  # cut amid a pass
+        history.append(_record(current, losses / seen, test, time.perf_counter() - start))
+    if ended == "budget" and settings.tolerance > 0:
+        warnings.warn(
+            f"max_iterations={settings.max_iterations} ended before the training loss stopped falling by more than "
+            f"{settings.tolerance:g} nats in {settings.patience} iterations; raise max_iterations",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return FitResult(current, tuple(history), ended == "converged", cut)
+
+
+def _any_stops(callbacks: Callback | Sequence[Callback] | None, state: BALIState, record: IterationRecord) -> bool:
+    """Whether one of the callbacks, all of which are called, returns True."""
+    several = [] if callbacks is None else [callbacks] if callable(callbacks) else callbacks
+    answers = [callback(state, record) for callback in several]
+    return any(answer is True for answer in answers)
+
+
+def _ending(converged: bool, stop: bool, exhausted: bool) -> str | None:
+    return "converged" if converged else "stopped" if stop else "budget" if exhausted else None
 
 
 def has_plateaued(losses: Sequence[float], patience: int, tolerance: float) -> bool:

@@ -81,7 +81,7 @@ def bali_curve(split: Split, parameters: dict[str, Any]) -> Curve:
 
     model = BALIRegressor(random_state=split.seed, **parameters)
     curve.started = time.process_time()
-    model.fit(split.x, split.t, callback=watch)
+    model.fit(split.x, split.t, callbacks=watch)
     curve.mark(model.n_iter_, lambda: losses(model.state_))
     return curve
 

@@ -275,5 +275,5 @@ def test_a_refused_or_interrupted_fit_leaves_the_fitted_model_alone():
     with pytest.raises(BALIError):
         model.fit(X0[:, :2], Y0[:-1])
     with pytest.raises(RuntimeError, match="stop"):
-        model.fit(X0[:, :2], -Y0, callback=_stop)
+        model.fit(X0[:, :2], -Y0, callbacks=_stop)
     np.testing.assert_array_equal(model.predict(X0), before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -201,11 +202,34 @@ def test_a_label_unseen_at_fit_is_noted_and_not_measured(tmp_path, mixed, run):
     assert "the label 'odd', which the model was not fitted on" in errors
 
 
+def test_a_checkpoint_of_the_command_is_gone_on_from_and_of_another_is_refused(tmp_path, mixed, run, monkeypatch):
+    place = ["fit", mixed, "--target", "y", *QUICK, "--json", "--checkpoint", tmp_path / "ck", "--every", "0.5"]
+    first = json.loads(run(*place)[1])
+    monkeypatch.setattr("balinp.training.bali_step", None)  # the second finds all of it done
+    again = json.loads(run(*place)[1])
+    for key in ("train", "test", "noise_std", "iterations"):
+        assert again[key] == first[key]
+    code, printed, errors = run(*place, "--hidden", "9")
+    assert (code, printed) == (2, "")
+    assert "is of another fit, with other hidden_widths" in errors
+
+
+def test_verbose_says_what_runs(mixed, run):
+    code, _, errors = run("fit", mixed, "--target", "y", *QUICK, "-v")
+    assert code == 0
+    for name in ("relevance", "held-out rows 1 of 2, variant 1 of 2", "held-out rows 2 of 2, variant 2 of 2", "fit"):
+        assert f"balinp: {name}: ended after iteration 15" in errors
+    assert "iteration 3," not in errors
+    assert "iteration 3, train NLL" in run("fit", mixed, "--target", "y", *QUICK, "-vv")[2]
+
+
 def test_a_progress_bar_on_a_terminal_only(mixed, monkeypatch, capsys):
     pytest.importorskip("tqdm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["fit", mixed, "--target", "y", *QUICK]) == 0
-    assert "fit (at most)" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert all(f"{name} (at most)" in shown for name in ("relevance", "fit", "held-out rows 1 of 2, variant 2 of 2"))
+    assert logging.getLogger("balinp").handlers == []
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["fit", mixed, "--target", "y", "--json", *QUICK]) == 0
     assert "fit (at most)" not in capsys.readouterr().err

@@ -18,6 +18,7 @@ FOLDER = Path(balinp.__file__).parent
 SHELL = {"backend", "base", "cli", "classifier", "errors", "metrics", "options", "params", "persistence"}
 SHELL |= {"commands", "distinct", "doctor", "evaluation", "html_report", "outputs"}
 SHELL |= {"heldout", "regressor", "relevance", "report", "schema", "table", "validation", "__init__", "__main__"}
+SHELL |= {"checkpoint", "files", "interruption", "learning", "packing", "progress", "session", "streaming"}
 
 
 def violations(source: str) -> Iterator[str]:

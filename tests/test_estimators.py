@@ -166,7 +166,7 @@ def test_test_data_are_watched_not_learnt_from(table):
 def test_budget_that_ends_first_warns_and_callback_can_stop(table):
     with pytest.warns(ConvergenceWarning, match="raise max_iterations"):
         quick(max_iterations=5).fit(*table)
-    stopped = quick().fit(*table, callback=lambda state, record: record.iteration == 7)
+    stopped = quick().fit(*table, callbacks=lambda state, record: record.iteration == 7)
     assert stopped.n_iter_ == len(stopped.history_) == 7
 
 

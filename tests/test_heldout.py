@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 
 from balinp import MLP, BALIRegressor, Gaussian, InvalidArgumentError, Settings
-from balinp.heldout import FEWEST_ROWS, held_out_noise, most_probable_noise
+from balinp.heldout import CANDIDATES, FEWEST_ROWS, best_held_out, held_out_noise, most_probable_noise
 from balinp.relevance import LEAST, input_relevance
 from balinp.testing import seeds
 
@@ -84,11 +86,59 @@ def test_a_weight_of_two_is_a_row_twice(hidden):
     twice = np.arange(len(X)) % 3 == 0
     mlp, start, settings = MLP((5, 1)), Gaussian(np.ones(1)), Settings(max_iterations=30)
     rows = np.concatenate([X, X[twice]]), np.concatenate([y, y[twice]])
-    repeated = held_out_noise(*rows, None, mlp, start, settings, 0, 0.2)
-    weighted, plain = (held_out_noise(X, y, w, mlp, start, settings, 0, 0.2) for w in (1.0 + twice, None))
+    repeated = held_out_noise(*rows, None, mlp, start, settings, 0, 0.2).likelihood
+    weighted, plain = (held_out_noise(X, y, w, mlp, start, settings, 0, 0.2).likelihood for w in (1.0 + twice, None))
     assert weighted.noise_variance == pytest.approx(repeated.noise_variance, rel=1e-4)
     assert abs(plain.noise_variance - repeated.noise_variance) > 1e-3 * repeated.noise_variance  # negative control
     assert weighted.noise_variance.dtype == np.float64
+
+
+def waves(n):
+    """A curve with bends, which high temperature flattens, on two intervals: rows of the README's toy."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(0, 0.35, n // 2), rng.uniform(0.65, 1, n // 2)])
+    return x[:, None], x + 0.3 * np.sin(2 * np.pi * x) + 0.3 * np.sin(4 * np.pi * x) + 0.05 * rng.standard_normal(n)
+
+
+@pytest.mark.equation("eq:held-out-choice")
+def test_the_choice_is_the_variant_with_the_smallest_loss_on_held_out_rows(hidden):
+    """Either way: a curve that only the second variant follows, and rows that the first predicts better."""
+    for (X, y), best in ((waves(100), 1), (hidden, 0)):
+        x, t = (X - X.mean(axis=0)) / X.std(axis=0), ((y - y.mean()) / y.std())[:, None]
+        mlp, start, settings = MLP((x.shape[1], 20, 1)), Gaussian(np.ones(1)), Settings(max_iterations=200)
+        each = [held_out_noise(x, t, None, mlp, start, replace(settings, **changes), 3, 0.2) for changes in CANDIDATES]
+        found = best_held_out(x, t, None, mlp, start, settings, 3, 0.2)
+        assert int(np.argmin([held.loss for held in each])) == best, each
+        assert found.settings == replace(settings, **CANDIDATES[best])
+        assert (found.loss, found.likelihood.noise_variance) == (each[best].loss, each[best].likelihood.noise_variance)
+        fixed = best_held_out(x, t, None, mlp, start, settings, 3, 0.2, set().union(*CANDIDATES))
+        assert fixed.settings == settings
+        assert fixed.loss == each[0].loss
+
+
+@pytest.mark.equation("eq:held-out-choice")
+def test_the_loss_is_the_mean_negative_log_density_of_held_out_rows():
+    """A straight line has v ≈ 0: the loss is that of the residuals' own mean square, ½ log 2πeσ², to v/σ²."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 1))
+    y = x + 0.5 * rng.standard_normal((400, 1))
+    held = held_out_noise(x, y, None, MLP((1, 1)), Gaussian(np.ones(1)), Settings(max_iterations=60), 0, 0.5)
+    entropy = np.log(2 * np.pi * np.e * held.likelihood.noise_variance[0]) / 2
+    assert abs(held.loss - entropy) < 4 / 200, (held.loss, entropy)  # v/σ² = D/N of the 200 rows of a fold
+    assert abs(held.loss - entropy) < abs(held.loss - (entropy - np.log(2 * np.pi) / 2))  # negative control
+
+
+def test_the_estimator_takes_the_settings_that_held_out_rows_chose():
+    X, y = waves(100)
+    quick = {"max_iterations": 200, "random_state": 0}
+    errors = []
+    for share in (0.2, 0.0):
+        model = BALIRegressor(validation_fraction=share, **quick).fit(X, y)
+        errors.append(np.sqrt(np.mean((model.predict(X) - y) ** 2)))
+    assert errors[0] < 0.1, errors  # noise 0.05
+    assert errors[1] > 0.15, errors  # negative control: the bends are lost
+    kept = BALIRegressor(validation_fraction=0.2, settings={"max_temperature": 0.15, "prior_precision": 0.1}, **quick)
+    assert np.sqrt(np.mean((kept.fit(X, y).predict(X) - y) ** 2)) > 0.15
 
 
 @pytest.mark.equation("eq:held-out-noise")

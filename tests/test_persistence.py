@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from balinp import BALIClassifier, BALIRegressor, ModelFileError
-from balinp.persistence import load_with_extra, save_estimator, write_atomically
+from balinp.files import write_atomically
+from balinp.persistence import load_with_extra, save_estimator
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 generator = np.random.default_rng(0)

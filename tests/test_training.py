@@ -142,7 +142,7 @@ def test_callback_ends_the_fit_by_returning_true():
         seen.append((state, record))
         return True if len(seen) == 4 else "anything else goes on"
 
-    result = fit(x, y, mlp, likelihood, generator(), short(9), callback=callback)
+    result = fit(x, y, mlp, likelihood, generator(), short(9), callbacks=callback)
     assert len(result.history) == 4
     assert seen[-1] == (result.state, result.history[-1])
     assert [state.iteration for state, _ in seen] == [1, 2, 3, 4]
@@ -231,7 +231,7 @@ def test_the_literal_preset_runs():
     settings = Settings.preset("literal", step_size=0.3, max_iterations=30)
     result = fit(x, y, mlp, likelihood, generator(), settings)
     assert result.history[-1].train_nll < result.history[0].train_nll
-    by_name = fit(x, y, mlp, likelihood, generator(), preset="literal", callback=lambda *_: True)
+    by_name = fit(x, y, mlp, likelihood, generator(), preset="literal", callbacks=lambda *_: True)
     assert by_name.state.temperature == 1
     assert np.array_equal(by_name.state.layers[0].posterior.column_covariance, np.eye(5))  # α = 1
 

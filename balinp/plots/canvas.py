@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgumentError
-from ..persistence import write_atomically
+from ..files import write_atomically
 
 BLUE, ORANGE = "#1b5e9b", "#d9770f"
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InvalidArgumentError
-from ..persistence import write_atomically
+from ..files import write_atomically
 from . import format, verify
 from .format import CANDIDATE_FORMAT, EPSILON, FOLDER
 from .run import adapter, candidate

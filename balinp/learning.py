@@ -1,0 +1,98 @@
+"""What an estimator does with data: the fits of a whole table one after the other, or one iteration on a batch."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import replace
+from typing import Any
+
+from .backend import get_backend
+from .distinct import distinct_rows
+from .errors import InterruptedFitWarning
+from .persistence import json_params
+from .session import Session
+from .solver import bali_step, initial_state
+from .streaming import stream_settings
+from .validation import as_generator
+
+
+def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbacks: Any, session: Session) -> Any:
+    """Fit ``estimator``: relevance of the inputs, what held-out rows say, the fit proper, each as it wants; itself.
+
+    Interrupted before the last, the network of the fit that was going on is the model.
+    """
+    data = estimator._prepare_data(X, y, sample_weight)
+    generator = as_generator(estimator.random_state)
+    if session.checkpoint is not None:
+        params = {name: v for name, v in json_params(estimator.get_params()).items() if name != "verbose"}
+        session.checkpoint.begin({"estimator": type(estimator).__name__, **params}, generator)
+    estimator._predict_seed = int(generator.integers(2**63))
+    settings = estimator._fit_settings(len(data[0]))
+    relevance, held_out = estimator._relevance(*data, settings, session), None
+    if not _ended(session):
+        if relevance is not None:
+            estimator.x_scaler_ = replace(estimator.x_scaler_, scale=estimator.x_scaler_.scale / relevance)
+            data = (data[0] * relevance.astype(estimator._dtype), *data[1:])
+        held_out = estimator._held_out(*data, settings, session)
+        settings = settings if held_out is None else held_out.settings
+    result = session.last
+    if not _ended(session):
+        backend = get_backend(estimator.backend)
+        x, targets, weight = estimator._moved(data, backend)
+        more: dict[str, Any] = {"sample_weight": weight, "callbacks": callbacks}
+        if test is not None:
+            more["test"] = estimator._moved(estimator._later_data(*test, None), backend)[:2]
+        core = estimator._network(), estimator._likelihood()
+        result = session.fit("fit", x, targets, *core, generator, settings, **more)
+    estimator._generator = generator
+    assert result is not None
+    estimator.state_ = result.state
+    if held_out is not None:
+        estimator.state_ = replace(result.state, likelihood=held_out.likelihood)
+    estimator.history_ = [estimator._in_units(record) for record in result.history]
+    estimator.n_iter_, estimator.converged_ = result.state.iteration, result.converged
+    estimator.n_rows_seen_ = float(len(data[0]) if data[2] is None else data[2].sum())
+    if session.interrupted():
+        _tell_interrupted(session, estimator.n_iter_)
+    return estimator
+
+
+def _ended(session: Session) -> bool:
+    """Whether one of the fits was interrupted."""
+    return session.last is not None and session.last.interrupted
+
+
+def _tell_interrupted(session: Session, iteration: int) -> None:
+    text = f"interrupted: the fit ended after iteration {iteration} and the model is what it had learnt by then"
+    if session.checkpoint is not None:
+        text += f"; the same fit goes on from {session.checkpoint.path}"
+    session.say(logging.WARNING, text)
+    warnings.warn(text, InterruptedFitWarning, stacklevel=4)
+
+
+def learn_batch(estimator: Any, X: Any, y: Any, sample_weight: Any, first: bool) -> Any:
+    """One iteration of ``estimator`` on a batch of a stream; itself.   (eq:forgetting)"""
+    estimator._check_parameters()
+    if first:
+        x, targets, weight = estimator._prepare_data(X, y, sample_weight)
+        estimator._generator = as_generator(estimator.random_state)
+        estimator._predict_seed = int(estimator._generator.integers(2**63))
+        core = estimator._network(), estimator._likelihood(), estimator._generator
+        estimator.state_ = initial_state(*core, estimator._fit_settings(len(x)), estimator._dtype)
+        estimator.history_, estimator.n_iter_, estimator.converged_, estimator.n_rows_seen_ = [], 0, False, 0.0
+    else:
+        x, targets, weight = estimator._later_data(X, y, sample_weight)
+        index, weight = distinct_rows(x, targets, weight)
+        if index is not None:
+            x, targets = x[index], targets[index]
+    rows = float(len(x) if weight is None else weight.sum())
+    estimator.n_rows_seen_ += rows
+    settings, total = estimator._fit_settings(len(x)), estimator.n_rows_seen_
+    if estimator.forgetting is not None:
+        iteration, chosen = estimator.state_.iteration, estimator.settings
+        settings, total = stream_settings(settings, estimator.forgetting, iteration, rows, chosen)
+    x, targets, weight = estimator._moved((x, targets, weight), estimator.state_.mlp.backend)
+    estimator.state_ = bali_step(estimator.state_, x, targets, estimator._generator, settings, total, weight)
+    estimator.n_iter_ += 1
+    return estimator
