@@ -95,11 +95,11 @@ class BALIEstimator(Parameters, ABC):
 
         ``sample_weight`` (n,): a weight of two is the row twice, to the bit (see balinp.distinct). ``test``, a pair
         like (X, y), is only watched: its NLL goes into history_. ``callbacks``, one or several callables, get (state,
-        record) after every pass over the data (full batch: every iteration); one that returns True ends the fit. ``checkpoint``: a file that is written
-        ``every`` so many seconds; the same fit with the same path goes on from there after whatever ended it, to the
-        same bits, and returns at once when it was finished. Ctrl-C ends the fit after the iteration, with an
-        InterruptedFitWarning and a usable model; a second one aborts. Raises a BALIError naming the argument, what it
-        got and the remedy; warns with ConvergenceWarning when max_iterations ends first.
+        record) after every pass over the data (full batch: every iteration); one that returns True ends the fit.
+        ``checkpoint``: a file that is written ``every`` so many seconds; the same fit with the same path goes on from
+        there after whatever ended it, to the same bits, and returns at once when it was finished. Ctrl-C ends the fit
+        after the iteration, with an InterruptedFitWarning and a usable model; a second one aborts. Raises a BALIError
+        naming the argument, what it got and the remedy; warns with ConvergenceWarning when max_iterations ends first.
         """
         before = dict(self.__dict__)
         try:
