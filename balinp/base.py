@@ -13,13 +13,14 @@ from . import persistence
 from .backend import Backend, get_backend
 from .blocks import blocks
 from .checkpoint import EVERY, Checkpoint
+from .distinct import distinct_rows
 from .errors import InvalidArgumentError, NotFittedError
 from .heldout import HeldOut
 from .interruption import Interruption
 from .learning import learn, learn_batch
 from .likelihoods import Likelihood
 from .mlp import MLP
-from .params import Parameters
+from .params import Parameters, kin
 from .predictive import Predictive, predict_linearized, predict_monte_carlo
 from .rows import RowSource, gathered, on_backend
 from .scales import Standardizer
@@ -101,13 +102,13 @@ class BALIEstimator(Parameters, ABC):
     ) -> Self:
         """Learn from X (n, d) and y; the inputs are standardised inside.
 
-        ``sample_weight`` (n,): a weight of two counts a row twice. ``test``, a pair like (X, y), is only watched: its
-        NLL goes into history_. ``callbacks``, one or several callables, get (state, record) after every pass over the
-        data (full batch: every iteration); one that returns True ends the fit. ``checkpoint``: a file that is written
-        ``every`` so many seconds; the same fit with the same path goes on from there after whatever ended it, to the
-        same bits, and returns at once when it was finished. Ctrl-C ends the fit after the iteration, with an
-        InterruptedFitWarning and a usable model; a second one aborts. Raises a BALIError naming the argument, what it
-        got and the remedy; warns with ConvergenceWarning when max_iterations ends first.
+        ``sample_weight`` (n,): a weight of two is the row twice, to the bit (see balinp.distinct). ``test``, a pair
+        like (X, y), is only watched: its NLL goes into history_. ``callbacks``, one or several callables, get (state,
+        record) after every pass over the data (full batch: every iteration); one that returns True ends the fit.
+        ``checkpoint``: a file that is written ``every`` so many seconds; the same fit with the same path goes on from
+        there after whatever ended it, to the same bits, and returns at once when it was finished. Ctrl-C ends the fit
+        after the iteration, with an InterruptedFitWarning and a usable model; a second one aborts. Raises a BALIError
+        naming the argument, what it got and the remedy; warns with ConvergenceWarning when max_iterations ends first.
         """
         before = dict(self.__dict__)
         try:
@@ -199,18 +200,24 @@ class BALIEstimator(Parameters, ABC):
     def _prepare_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Rows, Rows | None]:
         features = as_features(self._host(X))
         weight = as_sample_weight(self._host(sample_weight), len(features))
-        targets = self._fit_targets(self._host(y), features, weight)
+        features, y, weight = self._distinct(features, self._host(y), weight)
+        targets = self._fit_targets(y, features, weight)
         self.n_features_in_ = features.shape[1]
         self.__dict__.pop("feature_names_in_", None)
         names = feature_names(X)
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
         self.x_scaler_ = Standardizer.from_data(features, weight, True)
-        if weight is not None and not any(isinstance(rows, RowSource) for rows in (features, targets, weight)):
-            keep = weight > 0  # a source keeps its rows without weight, which add nothing to any sum
-            features, targets, weight = features[keep], targets[keep], weight[keep]
         x = self.x_scaler_.transform(features, self._dtype)
         return x, targets, None if weight is None else weight.astype(self._dtype)
+
+    def _distinct(self, features: Rows, y: Any, weight: Rows | None) -> tuple[Rows, Any, Rows | None]:
+        """Equal rows joined, rows without weight left out; a source keeps its rows, which cannot be told apart."""
+        numbers = self._numbered(y, len(features))
+        if any(isinstance(rows, RowSource) for rows in (features, numbers, weight)):
+            return features, y, weight
+        index, weight = distinct_rows(features, numbers, weight)
+        return (features, y, weight) if index is None else (features[index], np.asarray(y)[index], weight)
 
     def _later_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Rows, Rows | None]:
         features = as_features(self._host(X), self.n_features_in_, self._names())
@@ -270,7 +277,9 @@ class BALIEstimator(Parameters, ABC):
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "state_"):
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit with training data first")
+            raise kin(NotFittedError)(
+                f"this {type(self).__name__} is not fitted yet; call fit with training data first"
+            )
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "state_")
@@ -307,7 +316,11 @@ class BALIEstimator(Parameters, ABC):
 
     @abstractmethod
     def _fit_targets(self, y: Any, features: Rows, weight: Rows | None) -> Rows:
-        """Check y, learn its scale or classes, set _dtype; the targets the core works on."""
+        """Learn the scale or the classes of y, set _dtype; the targets the core works on."""
+
+    @abstractmethod
+    def _numbered(self, y: Any, rows: int) -> Rows:
+        """y checked, as numbers that are equal where targets are."""
 
     @abstractmethod
     def _later_targets(self, y: Any, rows: int) -> Rows: ...

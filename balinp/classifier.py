@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any, Self
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from .backend import get_backend
 from .base import BALIEstimator
-from .errors import InvalidArgumentError
+from .errors import DataConversionWarning, InvalidArgumentError
 from .likelihoods import Categorical
+from .params import kin
 from .predictive import Predictive
 from .rows import RowSource, gathered
 from .training import IterationRecord
@@ -107,6 +109,16 @@ class BALIClassifier(BALIEstimator):
                 f"y must have at least two classes to tell apart, got one class: {self.classes_[0]!r}"
             )
         return self._indices(labels, weight)
+
+    def _numbered(self, y: Any, rows: int) -> Rows:
+        labels = as_labels(y, rows)
+        if getattr(y, "ndim", 1) == 2:
+            warnings.warn(
+                "A column-vector y was passed when a 1d array was expected; use y.ravel()",
+                kin(DataConversionWarning),
+                stacklevel=6,
+            )
+        return labels if isinstance(labels, RowSource) else np.unique(labels, return_inverse=True)[1].reshape(-1)
 
     def _later_targets(self, y: Any, rows: int) -> Rows:
         return self._indices(as_labels(y, rows))

@@ -23,15 +23,18 @@ import numpy as np
 from . import __version__
 from .audit.command import run as run_audit
 from .classifier import BALIClassifier
+from .commands import run_doctor, run_report, run_score
 from .errors import BALIError, ConvergenceWarning, InterruptedFitWarning, InvalidArgumentError
+from .evaluation import Evaluation, pictures
 from .files import write_atomically
-from .options import check_outputs, parser
+from .options import parser
+from .outputs import check_outputs
 from .persistence import load_with_extra, save_estimator
-from .plots import check_picture, classification_figure, regression_figure, save_figure
+from .plots import check_picture, combined, save_figure
 from .progress import progress_bar
 from .regressor import BALIRegressor
-from .report import Forecast, aligned, forecast, measure_rows, number, plain
-from .schema import Schema, choose_task
+from .report import Forecast, aligned, forecast, measure_rows, number, plain, say
+from .schema import Schema, choose_task, oddities
 from .table import Table, listed, read_table
 from .vectors.command import run as run_vectors
 
@@ -80,6 +83,8 @@ def _fit(arguments: argparse.Namespace) -> int:
     train, test = order[:n], order[n:]
     if schema.task == "classification":
         _check_classes(schema.targets[0], y[train], y[test])
+    for oddity in oddities(table, schema):
+        _note(oddity)
     kind = BALIRegressor if schema.task == "regression" else BALIClassifier
     chosen = {
         "max_iterations": arguments.max_iterations,
@@ -98,7 +103,9 @@ def _fit(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         save_estimator(model, arguments.out, extra=schema.to_json())
     if arguments.plot is not None:
-        save_figure(_figure(model, schema, on_test, y[test], Path(arguments.table).name), arguments.plot)
+        measured = Evaluation(model, schema, table, X[test], y[test], on_test)
+        panels = [draw for _, draw in pictures(measured)]
+        save_figure(combined(panels, Path(arguments.table).name), arguments.plot)
     facts = {
         "command": "fit",
         "version": __version__,
@@ -122,7 +129,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         "model": arguments.out,
         "plot": arguments.plot,
     }
-    _print_json(facts) if arguments.json else _say(_fit_text(facts))
+    _print_json(facts) if arguments.json else say(_fit_text(facts))
     return 130 if interrupted else 0
 
 
@@ -166,7 +173,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         if rows:
             print(aligned(rows), file=sys.stderr)
     else:
-        _say(aligned([("rows", str(len(table))), *rows, ("predictions", arguments.out)]))
+        say(aligned([("rows", str(len(table))), *rows, ("predictions", arguments.out)]))
 
 
 def _measured(model: Any, schema: Schema, table: Table, X: np.ndarray) -> Forecast:
@@ -219,13 +226,6 @@ def _noise(model: Any, schema: Schema) -> dict[str, float] | None:
     return dict(zip(schema.targets, map(float, np.sqrt(model.noise_variance_))))
 
 
-def _figure(model: Any, schema: Schema, on_test: Forecast, y: np.ndarray, title: str) -> Any:
-    if schema.task == "classification":
-        return classification_figure(on_test.labels, on_test.probabilities, model.history_, title)
-    truth = y.reshape(len(y), -1)
-    return regression_figure(schema.targets, truth, on_test.mean, on_test.std, model.history_, title)
-
-
 def _fit_text(facts: dict[str, Any]) -> str:
     rows, train, test = facts["rows"], facts["train"], facts["test"]
     noise = facts["noise_std"] or {}
@@ -256,12 +256,6 @@ def _csv(columns: dict[str, np.ndarray]) -> str:
     return text.getvalue()
 
 
-def _say(text: str) -> None:
-    """Print a report; names that the terminal has no letters for are escaped, since the work is done already."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
 def _print_json(facts: dict[str, Any]) -> None:
     print(json.dumps(plain(facts), allow_nan=False))
 
@@ -269,6 +263,9 @@ def _print_json(facts: dict[str, Any]) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "fit": _fit,
     "predict": _predict,
+    "score": run_score,
+    "report": run_report,
+    "doctor": run_doctor,
     "audit": run_audit,
     "vectors": run_vectors,
 }

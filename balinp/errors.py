@@ -58,6 +58,10 @@ class NotPositiveDefiniteError(BALIError, ValueError):
         return type(self), (self.name, self.size, self.pivot_index, self.pivot_value, self.dtype, self.layer)
 
 
+class DataConversionWarning(UserWarning):
+    """Data came in another shape than asked for, and were understood all the same (scikit-learn's convention)."""
+
+
 class ConvergenceWarning(UserWarning):
     """The budget of iterations ended before the training loss stopped falling."""
 

@@ -88,7 +88,7 @@ def read_arrays(path: str | Path, kind: Kind) -> tuple[dict[str, Any], dict[str,
         raise ModelFileError(f"cannot read {path}: {error}") from error
     except Exception as error:  # zipfile, zlib, NumPy's header parser and json each have their own for foreign bytes
         raise ModelFileError(
-            f"{path} is not a {kind.name}, or is truncated ({type(error).__name__}: {error})"
+            f"{path} is not a {kind.name}, or is truncated ({type(error).__name__}: {error}); {kind.remedy}"
         ) from error
     if foreign:
         raise ModelFileError(f"{path} is not a {kind.name} but {header['format']!r}; {kind.remedy}")

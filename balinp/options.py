@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import NoReturn
 
 from . import __version__
 from .audit.command import add_arguments as add_audit_arguments
 from .checkpoint import EVERY
+from .commands import add_doctor_arguments, add_report_arguments, add_score_arguments
 from .errors import InvalidArgumentError
 from .schema import TASKS
 from .vectors.command import add_arguments as add_vectors_arguments
@@ -20,6 +19,7 @@ EXAMPLES = """examples:
   balinp fit iris.csv --target species --drop id --json
   balinp fit energy.csv --target heating --target cooling --out energy.npz
   balinp predict yacht.npz new.csv --out predictions.csv
+  balinp report yacht.npz test.csv --html report.html
 """
 
 
@@ -81,6 +81,19 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("table", metavar="NEW.csv", help="the rows to predict")
     predict.add_argument("--out", metavar="PREDICTIONS.csv", help="write here (default: standard output)")
     predict.add_argument("--json", action="store_true", help="print one JSON object (with the predictions if no --out)")
+    add_score_arguments(
+        commands.add_parser(
+            "score",
+            help="measure a model on a table whose targets are known, with pictures",
+            description="Measure a model on rows whose targets are known, best ones that the fit never saw, and say\n"
+            "what to be careful of: rows outside the range of the fit, poor calibration, a fit that did not end well.",
+            formatter_class=raw,
+        )
+    )
+    add_report_arguments(
+        commands.add_parser("report", help="the same as one page for a browser, with pictures and settings")
+    )
+    add_doctor_arguments(commands.add_parser("doctor", help="say what is installed, what is missing, and what to do"))
     add_audit_arguments(
         commands.add_parser("audit", help="check the chain from formulas to derivations, code and tests")
     )
@@ -115,23 +128,3 @@ def _seconds(text: str) -> float:
 
 def _widths(text: str) -> tuple[int, ...]:
     return () if text == "0" else tuple(_integer(1)(width) for width in text.split(","))
-
-
-def check_outputs(outputs: Sequence[str | None], inputs: Sequence[str]) -> None:
-    """Refuse, before the work, outputs that could not be written or would overwrite an input or each other."""
-    taken = {Path(name).resolve() for name in inputs}
-    for name in outputs:
-        if name is None:
-            continue
-        path = Path(name).resolve()
-        if path in taken:
-            raise InvalidArgumentError(f"{name} would overwrite another file of this command; choose another name")
-        taken.add(path)
-        if not path.parent.is_dir():
-            raise InvalidArgumentError(f"cannot write {name}: there is no folder {path.parent}; create it first")
-        if path.is_dir():
-            raise InvalidArgumentError(f"cannot write {name}: it is a folder; give a file name")
-        if path.exists() and not path.is_file():  # a device would be replaced by the renamed file
-            raise InvalidArgumentError(f"cannot write {name}: it is no ordinary file; give a file name")
-        if not os.access(path.parent, os.W_OK):
-            raise InvalidArgumentError(f"cannot write {name}: no permission in {path.parent}; choose another folder")

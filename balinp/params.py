@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any, Self
 
 from .errors import InvalidArgumentError
+
+
+def kin(own: type[Any]) -> type[Any]:
+    """``own``, an exception or a warning; where scikit-learn is imported also its class of that name, so that whoever
+    catches either has it."""
+    theirs = getattr(sys.modules.get("sklearn.exceptions"), own.__name__, None)
+    if theirs is None:
+        return own
+    return type(own.__name__, (own, theirs), {"__module__": own.__module__, "__reduce__": lambda e: (own, e.args)})
 
 
 class Parameters:

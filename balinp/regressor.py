@@ -196,6 +196,9 @@ class BALIRegressor(BALIEstimator):
             )
         return self.y_scaler_.transform(columns, self._dtype)
 
+    def _numbered(self, y: Any, rows: int) -> Rows:
+        return as_regression_targets(y, rows)
+
     def _later_targets(self, y: Any, rows: int) -> Rows:
         columns = as_columns(as_regression_targets(y, rows))
         if columns.shape[1] != self._outputs():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -144,6 +145,12 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
         values = "  ".join(f"{cell:>{width}}" for cell in rest) if len(rest) > 1 else "".join(rest)
         lines.append(f"{first:<{label}}  {values}".rstrip())
     return "\n".join(lines)
+
+
+def say(text: str) -> None:
+    """Print a report; names that the terminal has no letters for are escaped, since the work is done already."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def plain(value: Any) -> Any:

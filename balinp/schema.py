@@ -18,10 +18,12 @@ MAX_CLASSES, ROWS_PER_CLASS = 10, 10  # a target of whole numbers with few value
 
 @dataclass(frozen=True)
 class Column:
-    """An input column: numbers (categories None), or text, one-hot encoded over its sorted categories."""
+    """An input column: numbers (categories None) with the range of the fit, or text, one-hot encoded over its sorted
+    categories."""
 
     name: str
     categories: tuple[str, ...] | None = None
+    range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class Schema:
         names = [name for name in table.columns if name not in targets and name not in drop]
         if not names:
             raise InvalidArgumentError(f"{table.path} has no input columns left beside {listed([*targets, *drop])}")
-        columns = tuple(Column(name, _categories(table, name) if table.is_text(name) else None) for name in names)
+        columns = tuple(
+            Column(name, _categories(table, name)) if table.is_text(name) else Column(name, None, _range(table, name))
+            for name in names
+        )
         return cls(columns, tuple(targets), task, task == "classification" and table.is_text(targets[0]))
 
     @property
@@ -73,6 +78,15 @@ class Schema:
                 X[np.arange(len(table)), start + _category_index(table, column)] = 1
                 start += len(column.categories)
         return X
+
+    def outside(self, table: Table) -> dict[str, np.ndarray]:
+        """The number columns in which rows lie outside the range of the fit, each with a mask (n,) of those rows."""
+        found = {}
+        for column in self.columns:
+            if column.range is not None:
+                values, (low, high) = table.numbers(column.name), column.range
+                found[column.name] = (values < low) | (values > high)
+        return {name: where for name, where in found.items() if where.any()}
 
     def target(self, table: Table) -> np.ndarray:
         """The target: numbers (n,), or (n, targets) if several; class labels (n,) as text or whole numbers.
@@ -112,11 +126,15 @@ class Schema:
         """The schema that ``to_json`` wrote. Raises ModelFileError for anything else."""
         try:
             columns = tuple(
-                Column(str(c["name"]), None if c["categories"] is None else tuple(map(str, c["categories"])))
+                Column(
+                    str(c["name"]),
+                    None if c["categories"] is None else tuple(map(str, c["categories"])),
+                    None if c.get("range") is None else (float(c["range"][0]), float(c["range"][1])),
+                )
                 for c in value["columns"]
             )
             schema = cls(columns, tuple(map(str, value["targets"])), str(value["task"]), bool(value["text_target"]))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise ModelFileError(
                 "the model does not say which columns it was fitted on; use one written by 'balinp fit --out'"
             ) from error
@@ -150,6 +168,20 @@ def choose_task(table: Table, targets: Sequence[str], task: str = "auto") -> tup
     return "regression", "the target is numbers; --task classification changes this"
 
 
+def oddities(table: Table, schema: Schema) -> list[str]:
+    """What in a table to fit is allowed but seldom meant, a sentence each: a column that counts the rows, a constant
+    target."""
+    found = []
+    for column in schema.columns:
+        if column.range is not None and len(table) > 1 and np.all(np.diff(table.numbers(column.name)) == 1):
+            found.append(f"column {column.name!r} counts the rows; if it is only an id, leave it out with --drop")
+    for name in schema.targets if schema.task == "regression" else ():
+        values = table.numbers(name)
+        if np.all(values == values[0]):
+            found.append(f"the target {name!r} is {values[0]:g} in every row: there is nothing to learn")
+    return found
+
+
 def _check_names(table: Table, targets: Sequence[str], drop: Sequence[str]) -> None:
     table.require(targets, "asked for as --target")
     table.require(drop, "asked for as --drop")
@@ -169,6 +201,11 @@ def _categories(table: Table, name: str) -> tuple[str, ...]:
             f"--drop {name!r}"
         )
     return tuple(categories)
+
+
+def _range(table: Table, name: str) -> tuple[float, float]:
+    values = table.numbers(name)
+    return float(values.min()), float(values.max())
 
 
 def _category_index(table: Table, column: Column) -> np.ndarray:

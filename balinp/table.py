@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from array import array
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ import numpy as np
 from .errors import InvalidArgumentError
 
 MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
+_WRITTEN = re.compile(  # a number with at least one of: a currency, a percent sign, a comma or an apostrophe
+    r"(?=.*[$€£¥%,'’])[$€£¥]?\s*[-+]?\d+(?:[,.'’\u00a0 ]\d+)*\s*[$€£¥%]?"
+)
+_FEW = 10  # different cells that may be names of kinds, like 5% and 10%
 _CHUNK = 512  # rows parsed at once: their text stays in the cache, where the file's would fill the memory
 
 
@@ -54,6 +59,7 @@ class Table:
         if values.dtype != object:
             return False
         self.text(name)
+        self._refuse_written_numbers(name)
         known = {cell: _is_number(cell) for cell in set(values)}
         numbers = [known[cell] for cell in values]
         if len(numbers) > sum(numbers) > len(numbers) / 2:
@@ -94,6 +100,18 @@ class Table:
             for row, cell in enumerate(values):
                 self._refuse_missing(row, name, cell)
         return values
+
+    def _refuse_written_numbers(self, name: str) -> None:
+        """Refuse cells like 12%, $3.40, 1,234 or 3,5: numbers to people, categories to no one."""
+        values = self.columns[name]
+        different = set(values)
+        if len(different) <= _FEW or sum(bool(_WRITTEN.fullmatch(cell)) for cell in different) <= len(different) / 2:
+            return
+        row = next(row for row, cell in enumerate(values) if _WRITTEN.fullmatch(cell) and not _is_number(cell))
+        raise InvalidArgumentError(
+            f"{self.place(row, name)}: {shown(values[row])} reads as a number to people only; write plain numbers like "
+            f"1234.5 in this column, without signs of units, thousands or decimal commas, or leave it out with --drop"
+        )
 
     def _refuse_missing(self, row: int, name: str, cell: str) -> None:
         if cell.lower() in MISSING:

@@ -42,7 +42,7 @@ def as_features(X: Any, expected: int | None = None, names: list[str] | None = N
         )
     if expected is not None and array.shape[1] != expected:
         raise InvalidArgumentError(
-            f"X has {array.shape[1]} features, but the model is expecting {expected} features as input"
+            f"X has {array.shape[1]} features, but BALI is expecting {expected} features as input"
         )
     _refuse_non_finite(array, "X")
     return array
@@ -155,18 +155,30 @@ def _numeric(values: Any, name: str) -> np.ndarray:
     except ValueError as error:
         raise InvalidArgumentError(f"{name} must be a rectangular table of numbers: {error}") from error
     if array.dtype.kind == "c":
-        raise InvalidTypeError(f"Complex data not supported: {name} has dtype {array.dtype}; pass its real part")
+        raise InvalidArgumentError(f"Complex data not supported: {name} has dtype {array.dtype}; pass its real part")
     if array.dtype.kind in "OUS":
         try:
             return array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            kind = InvalidArgumentError if isinstance(error, ValueError) else InvalidTypeError
-            raise kind(f"{name} must be numbers, got text or objects ({error}); encode text as numbers") from error
+        except TypeError as error:
+            raise InvalidTypeError(f"{name} must be numbers, got objects ({error}); encode them as numbers") from error
+        except ValueError as error:
+            cell = next(str(value) for value in array.flat if not _reads_as_number(value))
+            raise InvalidArgumentError(
+                f"{name} must be numbers, got text or objects such as {cell[:40]!r}; encode text as numbers"
+            ) from error
     if array.dtype.kind not in "fbiu":
         raise InvalidTypeError(f"{name} must be numbers, got dtype {array.dtype}")
     if array.dtype.kind == "f":
         return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
     return array.astype(np.float64)
+
+
+def _reads_as_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _refuse_foreign(values: Any, name: str) -> None:

@@ -126,7 +126,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         confidence = np.concatenate([row["confidence"] for row in mine])
         right = np.concatenate([row["right"] for row in mine])
         rest = np.column_stack([confidence, *[(1 - confidence) / 9] * 9])  # the diagram needs the largest only
-        plot_reliability(axis, np.where(right == 1, 0, 1), rest)
+        plot_reliability(np.where(right == 1, 0, 1), rest, ax=axis)
         axis.set_title(f"{key[0]}, {NAMES[key[1]]}", fontsize=11)
         axis.legend(loc="lower right", fontsize=8, frameon=False)
     save_figure(figure, path)

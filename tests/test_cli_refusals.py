@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from balinp import BALIClassifier, BALIRegressor, options, persistence
+from balinp import BALIClassifier, BALIRegressor, outputs, persistence
 from balinp.cli import main
 
 QUICK = ["--max-iterations", "15"]
@@ -155,7 +155,7 @@ def test_a_folder_without_permission_is_refused(tmp_path, good, run):
 
 
 def test_permission_is_asked_for(tmp_path, good, monkeypatch, run):
-    monkeypatch.setattr(options.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(outputs.os, "access", lambda path, mode: False)
     assert_refused(run("fit", good, "--target", "y", "--out", tmp_path / "m.npz"), ["m.npz", "no permission"])
 
 

@@ -15,7 +15,8 @@ from balinp.testing.device_api import API, check_call
 
 LIBRARIES = {"numpy", "scipy", "cupy", "cupyx"}
 FOLDER = Path(balinp.__file__).parent
-SHELL = {"backend", "base", "cli", "classifier", "errors", "metrics", "options", "params", "persistence", "plots"}
+SHELL = {"backend", "base", "cli", "classifier", "errors", "metrics", "options", "params", "persistence"}
+SHELL |= {"commands", "distinct", "doctor", "evaluation", "html_report", "outputs"}
 SHELL |= {"heldout", "regressor", "relevance", "report", "schema", "table", "validation", "__init__", "__main__"}
 SHELL |= {"checkpoint", "files", "interruption", "learning", "packing", "progress", "session", "streaming"}
 SHELL |= {"blocks", "distributed", "rows", "scales"}

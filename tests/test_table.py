@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from balinp import InvalidArgumentError, ModelFileError, table
-from balinp.schema import Column, Schema, choose_task
+from balinp.schema import Column, Schema, choose_task, oddities
 from balinp.table import read_table
 
 
@@ -93,7 +95,7 @@ TYPES = "n,c,b,y\n1,red,true,0.5\n2,blue,false,0.25\n3,red,true,1\n"
 def test_encoding_and_decoding(read):
     t = read(TYPES)
     schema = Schema.from_table(t, ["y"], "regression")
-    assert schema.columns == (Column("n"), Column("c", ("blue", "red")), Column("b", ("false", "true")))
+    assert schema.columns == (Column("n", None, (1, 3)), Column("c", ("blue", "red")), Column("b", ("false", "true")))
     assert schema.inputs == 5
     assert schema.text_columns == {"c", "b"}
     assert schema.encode(t).tolist() == [[1, 0, 1, 0, 1], [2, 1, 0, 1, 0], [3, 0, 1, 0, 1]]
@@ -179,3 +181,36 @@ def test_paths_that_cannot_be_read(tmp_path):
     for path in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(InvalidArgumentError, match=r"cannot read .*give the path"):
             read_table(path)
+
+
+@pytest.mark.parametrize("cell", ["{}%", "${}.40", '"1,{:03d}"', '"{},5"', "{} €", "-{}%", "1'{:03d}"])
+def test_numbers_that_only_people_read_are_refused(read, cell):
+    table = read("a,b\n" + "".join(f"{cell.format(i)},{i}\n" for i in range(20)))
+    with pytest.raises(InvalidArgumentError, match=r"line 2, column 'a': .* reads as a number to people only"):
+        table.is_text("a")
+
+
+@pytest.mark.parametrize("cell", ["{}-01", "v{}", "{} m", "a,{}", "2024-01-{:02d}", "{}:30"])
+def test_text_with_digits_stays_text(read, cell):
+    assert read("a,b\n" + "".join(f'"{cell.format(i)}",{i}\n' for i in range(20))).is_text("a")
+
+
+def test_few_kinds_named_by_shares_stay_text(read):
+    assert read("a,b\n" + "".join(f"{10 * (i % 3)}%,{i}\n" for i in range(20))).is_text("a")
+
+
+def test_oddities_are_noted_and_nothing_else_is(read):
+    rows = [(i, 3 + i, i % 5, 7) for i in range(20)]
+    table = read("id,year,x,y\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    said = oddities(table, Schema.from_table(table, ["y"], "regression"))
+    assert [s.partition(" counts")[0] for s in said[:2]] == ["column 'id'", "column 'year'"]
+    assert said[2:] == ["the target 'y' is 7 in every row: there is nothing to learn"]
+    assert oddities(table, Schema.from_table(table, ["x"], "regression", ["id", "year"])) == []
+
+
+def test_rows_outside_the_range_of_the_fit_are_found_by_column(read):
+    schema = Schema.from_table(read("a,b,c,y\n0,5,u,1\n2,6,v,2\n1,5,v,2\n"), ["y"], "regression")
+    assert schema.columns[0].range == (0, 2)
+    outside = schema.outside(read("a,b,c,y\n2,5,u,1\n2.1,5,v,1\n-1,5,u,1\n"))
+    assert {name: where.tolist() for name, where in outside.items()} == {"a": [False, True, True]}
+    assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
