@@ -146,7 +146,7 @@ def fit(
 
     while ended is None and not cut:
         if done == 0:
-            losses, seen, drawn = 0.0, 0.0, generator.bit_generator.state
+            losses, seen, drawn = 0.0, 0.0, None if checkpoint is None else generator.bit_generator.state
             batches = list(_batches(x, per_pass, generator, mlp.backend))
         batch_x, batch_y, weight = (_taken(array, batches[done]) for array in (x, y, sample_weight))
         current = bali_step(current, batch_x, batch_y, generator, settings, total, weight)

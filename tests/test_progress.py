@@ -16,7 +16,15 @@ from balinp import BALIClassifier, BALIRegressor, InvalidArgumentError
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 FOLDER = Path(balinp.__file__).parent
-COMMANDS = {"cli.py", "progress.py", "audit/command.py", "audit/mutant_worker.py", "vectors/command.py"}
+COMMANDS = {
+    "cli.py",
+    "commands.py",
+    "report.py",
+    "progress.py",
+    "audit/command.py",
+    "audit/mutant_worker.py",
+    "vectors/command.py",
+}
 COMMANDS |= {"testing/gpu.py", "testing/conformance.py"}  # commands of their own: python -m balinp.testing.gpu
 STREAMS = {("session.py", "stderr")}  # where verbose asks for it
 rng = np.random.default_rng(0)

@@ -155,6 +155,14 @@ def _asnumpy(*args: Any, **kwargs: Any) -> np.ndarray:
     return values.get() if isinstance(values, DeviceArray) else np.asarray(values)
 
 
+def _solve_triangular(a: Any, b: Any, trans: Any = 0, lower: bool = False, **options: Any) -> Any:
+    """SciPy's, and of batches, which it takes only since 1.16, by general solves."""
+    if a.ndim == 2:
+        return scipy.linalg.solve_triangular(a, b, trans=trans, lower=lower, **options)
+    triangle = np.tril(a) if lower else np.triu(a)
+    return np.linalg.solve(np.swapaxes(triangle, -1, -2) if trans in (1, "T") else triangle, b)
+
+
 class _Generator:
     """CuPy's Generator: fewer methods than NumPy's, and another stream for the same seed."""
 
@@ -184,7 +192,7 @@ cupy.__dict__["random"] = _Namespace("random.", None, default_rng=_default_rng)
 cupyx = types.SimpleNamespace(
     errstate=_errstate,
     scipy=types.SimpleNamespace(
-        linalg=_Namespace("cupyx.scipy.linalg.", scipy.linalg),
+        linalg=_Namespace("cupyx.scipy.linalg.", types.SimpleNamespace(solve_triangular=_solve_triangular)),
         special=_Namespace("cupyx.scipy.special.", scipy.special),
     ),
 )
