@@ -94,7 +94,7 @@ def bali_core(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarr
 
         clock.look(nll)
 
-    fit(x, y[:, None], MLP((x.shape[1], HIDDEN, 1)), Gaussian(np.ones(1)), generator, callback=look)
+    fit(x, y[:, None], MLP((x.shape[1], HIDDEN, 1)), Gaussian(np.ones(1)), generator, callbacks=look)
     return clock.path
 
 
@@ -231,7 +231,7 @@ def gaussian_process(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: n
 
 METHODS = {
     "BALI core, one fit": bali_core,
-    "BALI estimator, four fits": bali_estimator,
+    "BALI estimator, six fits": bali_estimator,
     "Bayes by Backprop": bayes_by_backprop,
     "MAP + KFAC Laplace": kfac_laplace,
     "deep ensemble of 5": deep_ensemble,
