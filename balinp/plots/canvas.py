@@ -35,12 +35,13 @@ def save_figure(figure: Any, path: str | Path) -> None:
 
 
 def combined(drawings: Sequence[Callable[[Any], Any]], title: str = "", columns: int = 3) -> Any:
-    """A Figure with the pictures side by side, ``columns`` in a row; each of ``drawings`` draws on the axes it gets."""
+    """A Figure with the pictures side by side, at most ``columns`` in a row and as many in each as fill the rows alike;
+    each of ``drawings`` draws on the axes it gets."""
     check_matplotlib()
     from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
-    across = min(len(drawings), columns)
-    down = -(-len(drawings) // across)
+    down = -(-len(drawings) // columns)
+    across = -(-len(drawings) // down)
     figure = Figure(figsize=(5.2 * across, 4.4 * down), layout="constrained")
     if title:
         figure.suptitle(title.replace("$", r"\$"))
