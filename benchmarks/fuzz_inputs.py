@@ -74,6 +74,7 @@ class Corpus:
     members: list[dict[str, np.ndarray]] = field(default_factory=list)
     tables: list[bytes] = field(default_factory=list)
     schemas: list[Schema] = field(default_factory=list)
+    checkpoints: list[tuple[int, bytes]] = field(default_factory=list)  # which model's, the file
 
     @classmethod
     def make(cls, folder: Path) -> Corpus:
@@ -102,7 +103,33 @@ class Corpus:
             corpus.files.append((folder / f"sound.{index}.npz").read_bytes())
             corpus.tables.append(path.read_bytes())
             corpus.schemas.append(schema)
+            corpus.checkpoints += [(index, content) for content in _checkpoints(model, X, y, folder / "sound.ck")]
         return corpus
+
+    def fit_data(self, index: int) -> tuple[Any, Any]:
+        """What the model of that number was fitted to."""
+        schema = self.schemas[index]
+        table = read_table(self.folder / f"sound.{index}.csv", schema.text_columns)
+        return schema.encode(table), schema.target(table)
+
+
+def _checkpoints(model: Any, X: Any, y: Any, path: Path) -> list[bytes]:
+    """Checkpoints of the fit in mini-batches: amid a pass, and of all that was done."""
+    amid: list[bytes] = []
+
+    def copied(*_: Any) -> None:  # is called when a pass has ended and the file is still of the batch before
+        amid.append(path.read_bytes())
+
+    path.unlink(missing_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clone(model).set_params(batch_size=5).fit(X, y, callbacks=copied, checkpoint=path, every=0)
+    return [amid[0], path.read_bytes()]
+
+
+def clone(model: Any) -> Any:
+    """The model, not fitted."""
+    return type(model)(**model.get_params())
 
 
 def _table(seed: int) -> str:
