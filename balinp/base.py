@@ -107,8 +107,9 @@ class BALIEstimator(Parameters, ABC):
         record) after every pass over the data (full batch: every iteration); one that returns True ends the fit.
         ``checkpoint``: a file that is written ``every`` so many seconds; the same fit with the same path goes on from
         there after whatever ended it, to the same bits, and returns at once when it was finished. Ctrl-C ends the fit
-        after the iteration, with an InterruptedFitWarning and a usable model; a second one aborts. Raises a BALIError
-        naming the argument, what it got and the remedy; warns with ConvergenceWarning when max_iterations ends first.
+        after the iteration, with a usable model and an InterruptedFitWarning, which says so where the model is that of
+        a fit before the one proper; a second one aborts. Raises a BALIError naming the argument, what it got and the
+        remedy; warns with ConvergenceWarning when max_iterations ends first.
         """
         before = dict(self.__dict__)
         try:
