@@ -7,13 +7,15 @@ import csv
 import io
 import json
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from balinp import BALIClassifier, BALIRegressor
+from balinp.checkpoint import CHECKPOINT
+from balinp.files import read_arrays, write_arrays
 from balinp.persistence import save_estimator
 from balinp.schema import Schema
 from balinp.table import read_table
@@ -96,6 +98,7 @@ class Corpus:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model.fit(X.astype(np.float32), y.astype(np.float32)) if index == 1 else model.fit(X, y)
+            model.history_ = [replace(record, seconds=0.0) for record in model.history_]  # the same bytes every time
             save_estimator(model, folder / f"sound.{index}.npz", schema.to_json())
             with np.load(folder / f"sound.{index}.npz") as file:
                 corpus.members.append({name: file[name] for name in file.files})
@@ -124,7 +127,18 @@ def _checkpoints(model: Any, X: Any, y: Any, path: Path) -> list[bytes]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         clone(model).set_params(batch_size=5).fit(X, y, callbacks=copied, checkpoint=path, every=0)
-    return [amid[0], path.read_bytes()]
+    return [_timeless(content, path) for content in (amid[0], path.read_bytes())]
+
+
+def _timeless(content: bytes, path: Path) -> bytes:
+    """The checkpoint with no seconds spent, so that its bytes are always the same."""
+    path.write_bytes(content)
+    header, arrays = read_arrays(path, CHECKPOINT)
+    for part in header["parts"].values():
+        for timed in (part, *part["history"]):
+            timed["seconds"] = 0.0
+    write_arrays(path, CHECKPOINT, header, arrays)
+    return path.read_bytes()
 
 
 def clone(model: Any) -> Any:
