@@ -1,9 +1,9 @@
-"""What BALIRegressor and BALIClassifier share: parameters, training, the predictive distribution, saving."""
+"""What BALIRegressor and BALIClassifier share: parameters, training, saving; predictions are in prediction.py."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,36 +11,30 @@ import numpy as np
 
 from . import persistence
 from .backend import Backend, get_backend
-from .blocks import blocks
 from .checkpoint import EVERY, Checkpoint
 from .distinct import distinct_rows
-from .errors import InvalidArgumentError, NotFittedError
+from .errors import InvalidArgumentError
 from .heldout import HeldOut
 from .interruption import Interruption
 from .learning import learn, learn_batch
 from .likelihoods import Likelihood
 from .mlp import MLP
-from .params import Parameters, kin
-from .predictive import Predictive, predict_linearized, predict_monte_carlo
-from .rows import RowSource, gathered, on_backend
+from .params import Parameters
+from .prediction import Predictor
+from .rows import RowSource, on_backend
 from .scales import Standardizer
 from .session import Session
 from .settings import Settings
-from .solver import BALIState
 from .training import Callback, IterationRecord
 from .validation import (
     Rows,
     as_features,
-    as_generator,
     as_sample_weight,
     feature_names,
 )
 
-PREDICTED_BYTES = 2**26  # that the rows which ``predict`` works on at once take
-PREDICTIVE_ROWS = 1024  # the predictive's own blocks: whole ones, so that the bits are the same
 
-
-class BALIEstimator(Parameters, ABC):
+class BALIEstimator(Parameters, Predictor):
     """What the two estimators share: the network, training, prediction blocks, saving.
 
     Attributes after fit: state_ (BALIState), history_ (IterationRecords, losses in nats per row in the units of y),
@@ -54,13 +48,8 @@ class BALIEstimator(Parameters, ABC):
     """
 
     _preset: str | None
-    x_scaler_: Standardizer
-    state_: BALIState
     history_: list[IterationRecord]
-    n_features_in_: int
-    _dtype: Any
     _generator: np.random.Generator
-    _predict_seed: int
 
     def __init__(
         self,
@@ -107,8 +96,9 @@ class BALIEstimator(Parameters, ABC):
         record) after every pass over the data (full batch: every iteration); one that returns True ends the fit.
         ``checkpoint``: a file that is written ``every`` so many seconds; the same fit with the same path goes on from
         there after whatever ended it, to the same bits, and returns at once when it was finished. Ctrl-C ends the fit
-        after the iteration, with an InterruptedFitWarning and a usable model; a second one aborts. Raises a BALIError
-        naming the argument, what it got and the remedy; warns with ConvergenceWarning when max_iterations ends first.
+        after the iteration, with a usable model and an InterruptedFitWarning, which says so where the model is that of
+        a fit before the one proper; a second one aborts. Raises a BALIError naming the argument, what it got and the
+        remedy; warns with ConvergenceWarning when max_iterations ends first.
         """
         before = dict(self.__dict__)
         try:
@@ -120,57 +110,6 @@ class BALIEstimator(Parameters, ABC):
         except BaseException:
             self.__dict__ = before  # a refused or aborted fit leaves the model as it was
             raise
-
-    def predict_distribution(self, X: Any) -> Predictive:
-        """The whole predictive distribution at X (n, d): means, aleatoric and epistemic covariances (see Predictive).
-
-        In the units of y; linearised or Monte Carlo as the parameter ``predictive`` says. The same X gives the same
-        bits. Arrays of the kind that X is (see ``backend``), in memory and as many as X has rows.
-        """
-        predictive = self._predictive(X)
-        return predictive.mapped(lambda part: self._like(X, part))
-
-    def _predictive(self, X: Any) -> Predictive:
-        """``predict_distribution`` on the host."""
-        self._check_fitted()
-        return self._predictive_of(as_features(self._host(X), self.n_features_in_, self._names()))
-
-    def _by_blocks(self, X: Any, part: Callable[[Predictive], np.ndarray]) -> Any:
-        """``part`` of the predictive, an array with a row for each row of X, in the memory of a block of rows.
-
-        A lazy Dask array where X is one.
-        """
-        self._check_fitted()
-        features = as_features(self._host(X), self.n_features_in_, self._names())
-        if hasattr(features, "reduce_blocks"):
-            from .distributed import predicted  # Dask is optional
-
-            return predicted(lambda rows: self._by_blocks(rows, part), features)
-        k = self._outputs()
-        drawn = self.draws if self.predictive == "monte_carlo" else k * (len(self.hidden_widths) + 2)
-        each = 8 * (3 * self.n_features_in_ + 6 * k * drawn)  # of a row: scaled; its draws and what is made of them
-        rows = max(1, PREDICTED_BYTES // (PREDICTIVE_ROWS * each)) * PREDICTIVE_ROWS
-        parts = [part(self._predictive_of(features[block])) for block in blocks(len(features), rows)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _predictive_of(self, features: Rows) -> Predictive:
-        """The predictive at checked features, all in memory."""
-        x = self.x_scaler_.transform(gathered(features), self._dtype)
-        if not np.all(np.isfinite(x)):
-            raise InvalidArgumentError("X lies too far from the training data to be represented; check its units")
-        core = self.state_.mlp.backend
-        with np.errstate(over="ignore", invalid="ignore"):
-            if self.predictive == "linearized":
-                found = predict_linearized(self.state_, core.asarray(x))
-            else:
-                seed = as_generator(self._predict_seed)
-                found = predict_monte_carlo(self.state_, core.asarray(x), seed, self.draws)
-            predictive = self._rescaled(found.mapped(core.to_host))
-        if not (np.all(np.isfinite(predictive.mean)) and np.all(np.isfinite(predictive.covariance))):
-            raise InvalidArgumentError(
-                "X lies so far from the training data that the prediction overflows; check its units"
-            )
-        return predictive
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model to ``path`` (npz with a JSON header); the file appears whole or not at all."""
@@ -229,17 +168,6 @@ class BALIEstimator(Parameters, ABC):
         """Data checked and scaled on the host, moved to where the core works; None stays None."""
         return tuple(on_backend(array, backend) for array in arrays)
 
-    def _host(self, values: Any) -> Any:
-        """``values`` as a NumPy array if they are one of the backend; anything else as it is."""
-        backend = get_backend(self.backend)
-        foreign = isinstance(values, backend.xp.ndarray) and not isinstance(values, np.ndarray)
-        return backend.to_host(values) if foreign else values
-
-    def _like(self, X: Any, result: np.ndarray) -> Any:
-        """``result`` as an array of the kind that X is; text, which no device holds, stays with NumPy."""
-        backend = get_backend(self.backend)
-        return backend.asarray(result) if isinstance(X, backend.xp.ndarray) and result.dtype.kind in "biuf" else result
-
     def _network(self) -> MLP:
         widths = (self.n_features_in_, *self.hidden_widths, self._network_outputs())
         return MLP(widths, self.activation, get_backend(self.backend))
@@ -274,26 +202,10 @@ class BALIEstimator(Parameters, ABC):
         if self.settings is not None and not isinstance(self.settings, dict):
             raise InvalidArgumentError(f"settings must be a dict of Settings fields or None, got {self.settings!r}")
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "state_"):
-            raise kin(NotFittedError)(
-                f"this {type(self).__name__} is not fitted yet; call fit with training data first"
-            )
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "state_")
-
-    def _names(self) -> list[str] | None:
-        names = getattr(self, "feature_names_in_", None)
-        return None if names is None else list(names)
-
     # What differs between the tasks:
     @abstractmethod
     def _automatic(self, rows: int) -> dict[str, Any]:
         """Settings that follow the number of training rows."""
-
-    @abstractmethod
-    def _outputs(self) -> int: ...
 
     def _network_outputs(self) -> int:
         return self._outputs()
@@ -323,9 +235,6 @@ class BALIEstimator(Parameters, ABC):
 
     @abstractmethod
     def _later_targets(self, y: Any, rows: int) -> Rows: ...
-
-    @abstractmethod
-    def _rescaled(self, predictive: Predictive) -> Predictive: ...
 
     @abstractmethod
     def _in_units(self, record: IterationRecord) -> IterationRecord: ...

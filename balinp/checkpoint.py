@@ -84,10 +84,8 @@ class Checkpoint:
             return None
         header, arrays = self._parts[name]
         self._refuse(sorted(key for key in prints if prints[key] != header["subject"].get(key)))
-        if header["layers"] is None:
-            return None
         with self._damage():
-            return _unpacked(header, arrays, backend)
+            return None if header["layers"] is None else _unpacked(header, arrays, backend, subject)
 
     def keep(self, standing: Callable[[], Standing], now: bool, name: str = "fit") -> None:
         """Write ``standing()`` if ``now``, or when the last writing was ``every`` seconds ago.   (eq:resume)"""
@@ -193,11 +191,14 @@ def _packed(standing: Standing) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return header, arrays
 
 
-def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray], backend: Backend) -> Standing:
+def _unpacked(
+    header: dict[str, Any], arrays: dict[str, np.ndarray], backend: Backend, subject: Mapping[str, Any]
+) -> Standing:
+    """The standing of a fit of ``subject``, whose digests are of a header that may say something else all the same."""
     dtype = np.dtype({"float32": np.float32, "float64": np.float64}[header["dtype"]])
     if header["ended"] not in _ENDINGS:
         raise ModelFileError(f"ended must be one of {_ENDINGS}, got {header['ended']!r}")
-    return Standing(
+    standing = Standing(
         unpacked_state(header, arrays, dtype, backend),
         tuple(unpacked_record(record) for record in header["history"]),
         checked_count(header, "batches"),
@@ -208,3 +209,22 @@ def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray], backend: Ba
         checked_number(header, "seconds", 0),
         header["ended"],
     )
+    mlp, likelihood = standing.state.mlp, standing.state.likelihood
+    size, batch_size = len(subject["x"]), subject["settings"].batch_size
+    kinds = [state["bit_generator"] for state in (standing.drawn, standing.generator)]
+    for what, sound in {
+        "dtype": dtype == subject["x"].dtype,
+        "network": (mlp.widths, mlp.activation) == (subject["network"].widths, subject["network"].activation),
+        "likelihood": _form(likelihood) == _form(subject["likelihood"]),
+        "batches": standing.batches < (1 if batch_size is None else -(-size // batch_size)),
+        "generator": kinds == 2 * [type(subject["generator"].bit_generator).__name__],
+        "history": len(standing.history) > 0 or standing.ended is None,
+    }.items():
+        if not sound:
+            raise ModelFileError(f"{what} is not that of the fit")
+    return standing
+
+
+def _form(likelihood: Any) -> tuple[type, int | None]:
+    """The kind of a likelihood, and of Gaussian noise whether it is one for all outputs."""
+    return type(likelihood), getattr(getattr(likelihood, "noise_variance", None), "ndim", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from typing import Any, Self
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from .backend import get_backend
 from .base import BALIEstimator
+from .caller import warn_caller
 from .errors import DataConversionWarning, InvalidArgumentError
 from .likelihoods import Categorical
 from .params import kin
@@ -113,10 +113,9 @@ class BALIClassifier(BALIEstimator):
     def _numbered(self, y: Any, rows: int) -> Rows:
         labels = as_labels(y, rows)
         if getattr(y, "ndim", 1) == 2:
-            warnings.warn(
+            warn_caller(
                 "A column-vector y was passed when a 1d array was expected; use y.ravel()",
                 kin(DataConversionWarning),
-                stacklevel=6,
             )
         return labels if isinstance(labels, RowSource) else np.unique(labels, return_inverse=True)[1].reshape(-1)
 

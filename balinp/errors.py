@@ -44,10 +44,12 @@ class NotPositiveDefiniteError(BALIError, ValueError):
         self.name, self.size, self.dtype, self.layer = name, size, dtype, layer
         self.pivot_index, self.pivot_value = pivot_index, pivot_value
         where = "" if layer is None else f" of layer {layer}"
+        # a deep network whose steps overshoot has inputs beside which its prior is lost in rounding
+        diverged = "" if layer is None else "; if the loss was rising, the setting trust_region=True keeps it from it"
         super().__init__(
             f"{name}{where} ({size} x {size}, {dtype}) is not positive definite: pivot {pivot_index} is "
             f"{pivot_value:.6g}, must be > 0 and finite; use a larger prior precision, float64, or remove "
-            f"duplicate or non-finite columns"
+            f"duplicate or non-finite columns{diverged}"
         )
 
     def in_layer(self, layer: int) -> NotPositiveDefiniteError:

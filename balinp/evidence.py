@@ -14,6 +14,7 @@ from .matrix_normal import MatrixNormal
 from .settings import Settings
 
 PRECISION_BOUNDS = (1e-4, 1e5)  # of a prior precision estimated by evidence
+ROUNDING = 4  # in units of eps · tr B: what Q has at least where B has nothing, lest rounding make it indefinite
 
 
 def step_curvature(curvature: Array, settings: Settings, xp: Any) -> Array:
@@ -48,8 +49,9 @@ def kronecker_precision(
         π = τ/b,  Q = κ B + (1 − κ) b I,  b = tr(BΣ)/tr(Σ),  κ = tr(U(U + πI)⁻¹)/D,
     a fixed point in (κ, Σ = Q⁻¹) that is iterated along with the fit: κ (``determined``) and Σ are the last
     iteration's.
-    Where B = bI (any scalar output) this is exact; elsewhere eq:projection-error says how far it is off. 1 − κ is taken
-    as √eps at least: B is a sum over rows and may be singular (softmax), and its rounding must not make Q indefinite.
+    Where B = bI (any scalar output) this is exact; elsewhere eq:projection-error says how far it is off. B is a sum
+    over rows and may be singular (softmax), and rounding must make neither Q nor Σ indefinite: 1 − κ is taken as √eps
+    at least, and (1 − κ)b as 4 eps tr B, since b shrinks with the variance that Σ has where B is 0.
     """
     if prior == "tied":
         return prior_precision, curvature
@@ -57,8 +59,10 @@ def kronecker_precision(
     k = len(curvature)
     # eq:kronecker-projection
     b = xp.maximum(xp.sum(curvature * sigma) / xp.trace(sigma), _least(curvature, xp))
-    rest = max(1 - determined, float(xp.finfo(curvature.dtype).eps) ** 0.5)  # 1 − κ, not below the rounding of B
-    return prior_precision / b, (1 - rest) * curvature + xp.eye(k, dtype=curvature.dtype) * (rest * b)
+    eps = float(xp.finfo(curvature.dtype).eps)
+    rest = max(1 - determined, eps**0.5)  # 1 − κ, not below the rounding of B
+    least = xp.maximum(rest * b, ROUNDING * eps * xp.trace(curvature))  # of Q's eigenvalues, where B has none
+    return prior_precision / b, (1 - rest) * curvature + xp.eye(k, dtype=curvature.dtype) * least
 
 
 def determined_share(posterior: MatrixNormal, row_prior: float) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import replace
 from typing import Any
 
 from .backend import get_backend
 from .blocks import held_rows
+from .caller import warn_caller
 from .distinct import distinct_rows
 from .errors import InterruptedFitWarning
 from .persistence import json_params
@@ -22,7 +22,7 @@ from .validation import as_generator
 def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbacks: Any, session: Session) -> Any:
     """Fit ``estimator``: relevance of the inputs, what held-out rows say, the fit proper, each as it wants; itself.
 
-    Interrupted before the last, the network of the fit that was going on is the model.
+    Interrupted before the last, the network of the fit that was going on is the model, and the warning says so.
     """
     data = estimator._prepare_data(X, y, sample_weight)
     generator = as_generator(estimator.random_state)
@@ -57,7 +57,7 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
     estimator.n_iter_, estimator.converged_ = result.state.iteration, result.converged
     estimator.n_rows_seen_ = float(len(data[0]) if data[2] is None else data[2].sum())
     if session.interrupted():
-        _tell_interrupted(session, estimator.n_iter_)
+        _tell_interrupted(session, estimator.n_iter_, len(data[0]))
     return estimator
 
 
@@ -66,12 +66,18 @@ def _ended(session: Session) -> bool:
     return session.last is not None and session.interrupted()
 
 
-def _tell_interrupted(session: Session, iteration: int) -> None:
+def _tell_interrupted(session: Session, iteration: int, rows: int) -> None:
     text = f"interrupted: the fit ended after iteration {iteration} and the model is what it had learnt by then"
+    if session.phase != "fit":
+        text = (
+            f"interrupted in {session.phase!r}, a fit before the one proper: the model is its network after iteration "
+            f"{iteration}, learnt from {session.rows} of {rows} rows, and its deviations are not those of a whole fit; "
+            f"fit again, or with relevance=False, validation_fraction=0 for one fit only"
+        )
     if session.checkpoint is not None:
         text += f"; the same fit goes on from {session.checkpoint.path}"
     session.say(logging.WARNING, text)
-    warnings.warn(text, InterruptedFitWarning, stacklevel=4)
+    warn_caller(text, InterruptedFitWarning)
 
 
 def learn_batch(estimator: Any, X: Any, y: Any, sample_weight: Any, first: bool) -> Any:

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=raw,
     )
-    fit.add_argument("table", metavar="TABLE.csv", help="the table: UTF-8, commas, a header")
+    fit.add_argument("table", metavar="TABLE.csv", help="the table: UTF-8; commas, semicolons or tabs; a header")
     fit.add_argument("--target", action="append", required=True, metavar="COLUMN", help="what to predict; repeatable")
     fit.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="leave a column out; repeatable")
     fit.add_argument("--task", choices=TASKS, default="auto")

@@ -29,6 +29,7 @@ _STATE_NUMBERS = (
     *("temperature", "step_scale", "iteration", "training_loss", "parameters_per_target"),
     "predictive_temperature",
 )
+_RECORD_TUPLES = ("noise_variance", "prior_precision", "effective_parameters", "log_evidence")
 _BIT_GENERATORS = (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 
 
@@ -107,9 +108,13 @@ def unpacked_record(record: dict[str, Any]) -> IterationRecord:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
-    for value in values.values():
-        if any(type(v) not in (int, float, type(None)) for v in (value if isinstance(value, tuple) else (value,))):
-            raise ModelFileError(f"history must hold numbers, got {value!r}")
+    for name, value in values.items():
+        several = name in _RECORD_TUPLES
+        numbers = value if several else (value,)
+        if several != isinstance(value, tuple) or not all(
+            type(v) in (int, float) or (v is None and name == "test_nll") for v in numbers
+        ):
+            raise ModelFileError(f"history must hold {'numbers' if several else 'a number'} as {name}, got {value!r}")
     return IterationRecord(**values)
 
 

@@ -36,7 +36,8 @@ class Session:
     ):
         self.verbose, self.checkpoint, self._units = verbose, checkpoint, units
         self._interruption = interruption or Interruption()
-        self.last: FitResult | None = None
+        self.last: FitResult | None = None  # of the fit called ``phase``, on so many ``rows``
+        self.phase, self.rows = "", 0
 
     def interrupted(self) -> bool:
         """Whether the fits have been asked to end."""
@@ -67,6 +68,7 @@ class Session:
 
         place = None if self.checkpoint is None else self.checkpoint.part(phase)
         more |= {"callbacks": [note, *own], "checkpoint": place, "interrupted": self.interrupted}
+        self.phase, self.rows = phase, len(x)
         self.last = result = fit(x, y, mlp, likelihood, generator, settings, **more)
         end = "interrupted" if result.interrupted else "converged" if result.converged else "ended"
         text = f"{phase}: {end} after iteration {result.state.iteration}, {time.perf_counter() - start:.1f} s"

@@ -228,7 +228,8 @@ def bali_step(
 
 def _diverged(loss: Any, iteration: int, settings: Settings) -> DivergenceError:
     return DivergenceError(
-        f"the training loss became {float(loss)} in iteration {iteration}; lower step_scale (now {settings.step_scale})"
+        f"the training loss became {float(loss)} in iteration {iteration}; set trust_region=True, or lower step_scale "
+        f"(now {settings.step_scale})"
     )
 
 

@@ -19,6 +19,8 @@ MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"
 _WRITTEN = re.compile(  # a number with at least one of: a currency, a percent sign, a comma or an apostrophe
     r"(?=.*[$€£¥%,'’])[$€£¥]?\s*[-+]?\d+(?:[,.'’\u00a0 ]\d+)*\s*[$€£¥%]?"
 )
+_DECIMAL = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?")
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _FEW = 10  # different cells that may be names of kinds, like 5% and 10%
 _CHUNK = 512  # rows parsed at once: their text stays in the cache, where the file's would fill the memory
 
@@ -29,11 +31,13 @@ class Table:
 
     columns: name → (n,) float64 where every cell reads as a number (nan and inf among them), else (n,) objects, the
     cells as text without surrounding blanks. lines (n,): the line of the file, from 1, that each row begins on.
+    separator: what stands between its cells.
     """
 
     path: str
     columns: dict[str, np.ndarray]
     lines: np.ndarray
+    separator: str = ","
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -105,9 +109,14 @@ class Table:
         """Refuse cells like 12%, $3.40, 1,234 or 3,5: numbers to people, categories to no one."""
         values = self.columns[name]
         different = set(values)
-        if len(different) <= _FEW or sum(bool(_WRITTEN.fullmatch(cell)) for cell in different) <= len(different) / 2:
+        # where the comma is free to be a decimal sign, a column that would be numbers with it is one, however few
+        others = [] if self.separator == "," else [cell for cell in different if not _is_number(cell)]
+        decimal = len(others) > 0 and all(_DECIMAL.fullmatch(cell) for cell in others)
+        few = len(different) <= _FEW or sum(bool(_WRITTEN.fullmatch(c)) for c in different) <= len(different) / 2
+        if few and not decimal:
             return
-        row = next(row for row, cell in enumerate(values) if _WRITTEN.fullmatch(cell) and not _is_number(cell))
+        sign = _DECIMAL if decimal else _WRITTEN
+        row = next(row for row, cell in enumerate(values) if sign.fullmatch(cell) and not _is_number(cell))
         raise InvalidArgumentError(
             f"{self.place(row, name)}: {shown(values[row])} reads as a number to people only; write plain numbers like "
             f"1234.5 in this column, without signs of units, thousands or decimal commas, or leave it out with --drop"
@@ -122,7 +131,10 @@ class Table:
 
 
 def read_table(path: str | Path, text: Collection[str] = ()) -> Table:
-    """The CSV file at ``path``: UTF-8 (a byte-order mark is fine), commas, a header, any kind of line end.
+    """The CSV file at ``path``: UTF-8 (a byte-order mark is fine), a header, any kind of line end.
+
+    Cells are separated by commas, or by semicolons or tabs if those alone cut header and first row alike; the decimal
+    sign is a point throughout.
 
     The columns named in ``text`` stay text even where all cells are numbers. Blank lines are skipped.
     Raises InvalidArgumentError, with the line where there is one, for a file that cannot be read or is no such table.
@@ -143,14 +155,15 @@ def read_table(path: str | Path, text: Collection[str] = ()) -> Table:
 
 def _read(path: str, data: bytes, text: set[str]) -> tuple[Table, set[str]]:
     """The table, and the columns that turned out to be text only after some chunks of numbers."""
-    rows = _rows(path, data)
+    separator = _separator(path, data)
+    rows = _rows(path, data, separator)
     header = next((cells for _, cells in rows if cells), None)
     if header is None:
         raise InvalidArgumentError(f"{path} is empty; give a CSV file with a header and rows")
-    names = _names(path, header)
+    names = _names(path, header, separator)
     parts: list[list[np.ndarray]] = [[] for _ in names]
     lines, late = array("q"), set()
-    checked = _checked(path, rows, len(names), lines)
+    checked = _checked(path, rows, len(names), separator, lines)
     while chunk := list(islice(checked, _CHUNK)):
         for name, part, cells in zip(names, parts, zip(*chunk)):
             numbers = None if name in text else _numbers(cells)
@@ -161,12 +174,27 @@ def _read(path: str, data: bytes, text: set[str]) -> tuple[Table, set[str]]:
     if not lines:
         raise InvalidArgumentError(f"{path} has a header but no rows; add rows below it")
     columns = {name: np.concatenate(part) for name, part in zip(names, parts)}
-    return Table(path, columns, np.array(lines)), late
+    return Table(path, columns, np.array(lines), separator), late
 
 
-def _rows(path: str, data: bytes) -> Iterator[tuple[int, list[str]]]:
+def _separator(path: str, data: bytes) -> str:
+    """The one of _SEPARATORS that cuts header and first row into as many cells, two or more; the comma if it does, and
+    where none or several others do."""
+    fit = []
+    for separator in _SEPARATORS:
+        try:
+            first = [cells for _, cells in islice(filter(lambda row: row[1], _rows(path, data, separator)), 2)]
+        except InvalidArgumentError:  # a quote within a cell, to this separator
+            continue
+        if len({len(cells) for cells in first}) == 1 and len(first[0]) > 1:
+            fit.append(separator)
+    return fit[0] if "," in fit or len(fit) == 1 else ","
+
+
+def _rows(path: str, data: bytes, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of every row, blank lines as no cells."""
-    reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""), strict=True, skipinitialspace=True)
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+    reader = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=True)
     line = 1
     try:
         for cells in reader:
@@ -188,11 +216,12 @@ def _undecodable_line(data: bytes) -> int:
     return 1
 
 
-def _names(path: str, header: list[str]) -> list[str]:
+def _names(path: str, header: list[str], used: str) -> list[str]:
     names = [name.strip() for name in header]
     if all(_is_number(name) for name in names):
+        line = shown(used.join(header))
         raise InvalidArgumentError(
-            f"{path} has no header: its first line {shown(','.join(header))} is all numbers; add a line of column names"
+            f"{path} has no header: its first line {line} is all numbers; add a line of column names"
         )
     for position, name in enumerate(names, 1):
         if not name:
@@ -202,13 +231,15 @@ def _names(path: str, header: list[str]) -> list[str]:
     for separator in ";\t|":
         if len(names) == 1 and separator in names[0]:
             raise InvalidArgumentError(
-                f"{path}: cells must be separated by commas, but the header {shown(names[0])} uses {separator!r}; "
-                f"save the table with commas"
+                f"{path}: cells must be separated by commas (or by semicolons or tabs, alone and as often in the first "
+                f"row), but the header {shown(names[0])} uses {separator!r}; save the table with commas"
             )
     return names
 
 
-def _checked(path: str, rows: Iterator[tuple[int, list[str]]], width: int, lines: array[int]) -> Iterator[list[str]]:
+def _checked(
+    path: str, rows: Iterator[tuple[int, list[str]]], width: int, separator: str, lines: array[int]
+) -> Iterator[list[str]]:
     """The rows that have cells, each as wide as the header; their line numbers are appended to ``lines``."""
     blank = 0
     for line, cells in rows:
@@ -218,7 +249,7 @@ def _checked(path: str, rows: Iterator[tuple[int, list[str]]], width: int, lines
         if len(cells) != width:
             raise InvalidArgumentError(
                 f"{path}, line {line}: {len(cells)} cells where the header has {width}; complete the line, or put "
-                f"cells with commas in double quotes"
+                f"cells with {_SEPARATORS[separator]} in double quotes"
             )
         if blank and width == 1:  # in a table of one column, a blank line may stand for a missing cell
             raise InvalidArgumentError(f"{path}, line {blank}: the line is blank; fill in its cell or delete it")

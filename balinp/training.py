@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from .backend import Array, Backend
 from .blocks import held_rows
+from .caller import warn_caller
 from .errors import ConvergenceWarning, InvalidArgumentError
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian, Likelihood
@@ -163,11 +163,10 @@ def fit(
     if done:  # cut amid a pass
         history.append(_record(current, losses / seen, test, time.perf_counter() - start))
     if ended == "budget" and settings.tolerance > 0:
-        warnings.warn(
+        warn_caller(
             f"max_iterations={settings.max_iterations} ended before the training loss stopped falling by more than "
             f"{settings.tolerance:g} nats in {settings.patience} iterations; raise max_iterations",
             ConvergenceWarning,
-            stacklevel=2,
         )
     return FitResult(current, tuple(history), ended == "converged", cut)
 

@@ -1,4 +1,4 @@
-"""Fuzzing of everything that reads a file or a user's table: model files, CSV tables, the column list inside a model.
+"""Fuzzing of everything that reads a file or a user's table: model files, checkpoints, CSV tables, a model's columns.
 
 Run: python benchmarks/fuzz.py [--inputs 100000] [--seed 0] [--only N] [--report benchmarks/fuzz_report.txt]
 
@@ -31,8 +31,8 @@ import numpy as np
 import scipy
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fuzz_archives import mutated_model
-from fuzz_inputs import Corpus, mutated_schema, mutated_table
+from fuzz_archives import mutated_checkpoint, mutated_model
+from fuzz_inputs import Corpus, clone, mutated_schema, mutated_table
 
 import balinp
 from balinp import BALIError
@@ -71,6 +71,22 @@ def use_model(corpus: Corpus, generator: np.random.Generator) -> str:
         model.partial_fit(X, y)
         finite(model.predict_distribution(X), "predict after partial_fit")
     model.save(corpus.folder / "again.npz")
+    return "used"
+
+
+def use_checkpoint(corpus: Corpus, generator: np.random.Generator) -> str:
+    """Go on with a fit from a damaged checkpoint; a fit that is not refused must end and predict finite numbers.
+
+    What training makes of wild numbers may overflow with NumPy's warning, before it is refused as diverged.
+    """
+    index, content = mutated_checkpoint(corpus, generator)
+    path = corpus.folder / "fuzzed.ck"
+    path.write_bytes(content)
+    X, y = corpus.fit_data(index)
+    model = clone(corpus.models[index]).set_params(batch_size=5)
+    warnings.simplefilter("ignore", RuntimeWarning)
+    model.fit(X, y, checkpoint=path)
+    finite(model.predict_distribution(X[:3]), "predict")
     return "used"
 
 
@@ -162,8 +178,9 @@ def finite(result: Any, what: str) -> None:
 
 # name, the share of inputs, the function
 TARGETS: tuple[tuple[str, float, Callable[[Corpus, np.random.Generator], str]], ...] = (
-    ("model file", 0.4, use_model),
-    ("table", 0.4, use_table),
+    ("model file", 0.36, use_model),
+    ("checkpoint", 0.06, use_checkpoint),
+    ("table", 0.38, use_table),
     ("column list", 0.1, use_schema),
     ("balinp predict", 0.09, use_predict),
     ("balinp fit", 0.01, use_fit),

@@ -1,4 +1,4 @@
-"""Random damage to model files, for ``fuzz.py``: bytes, zip members, npy headers, arrays, the JSON header."""
+"""Random damage to model files and checkpoints, for ``fuzz.py``: bytes, zip members, npy and JSON headers, arrays."""
 
 from __future__ import annotations
 
@@ -17,10 +17,22 @@ BOMB = 200 * 2**20  # bytes of zeros that a bomb unpacks to
 def mutated_model(corpus: Corpus, generator: Generator) -> tuple[str, bytes]:
     """(the kind of damage, a damaged model file)."""
     index = int(generator.integers(len(corpus.files)))
+    return _mutated(corpus.files[index], corpus.members[index], generator)
+
+
+def mutated_checkpoint(corpus: Corpus, generator: Generator) -> tuple[int, bytes]:
+    """(which model's, a damaged checkpoint)."""
+    which, content = corpus.checkpoints[generator.integers(len(corpus.checkpoints))]
+    with np.load(io.BytesIO(content)) as file:
+        members = {name: file[name] for name in file.files}
+    return which, _mutated(content, members, generator)[1]
+
+
+def _mutated(content: bytes, sound: dict[str, np.ndarray], generator: Generator) -> tuple[str, bytes]:
     kind = str(generator.choice(["bytes", "zip", "array", "header", "text"], p=[0.2, 0.15, 0.25, 0.3, 0.1]))
-    members = dict(corpus.members[index])
+    members = dict(sound)
     if kind == "bytes":
-        return kind, damaged_bytes(corpus.files[index], generator)
+        return kind, damaged_bytes(content, generator)
     if kind == "zip":
         return kind, _damaged_zip(members, generator)
     if kind == "array":

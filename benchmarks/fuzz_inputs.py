@@ -7,13 +7,15 @@ import csv
 import io
 import json
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from balinp import BALIClassifier, BALIRegressor
+from balinp.checkpoint import CHECKPOINT
+from balinp.files import read_arrays, write_arrays
 from balinp.persistence import save_estimator
 from balinp.schema import Schema
 from balinp.table import read_table
@@ -74,6 +76,7 @@ class Corpus:
     members: list[dict[str, np.ndarray]] = field(default_factory=list)
     tables: list[bytes] = field(default_factory=list)
     schemas: list[Schema] = field(default_factory=list)
+    checkpoints: list[tuple[int, bytes]] = field(default_factory=list)  # which model's, the file
 
     @classmethod
     def make(cls, folder: Path) -> Corpus:
@@ -95,6 +98,7 @@ class Corpus:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model.fit(X.astype(np.float32), y.astype(np.float32)) if index == 1 else model.fit(X, y)
+            model.history_ = [replace(record, seconds=0.0) for record in model.history_]  # the same bytes every time
             save_estimator(model, folder / f"sound.{index}.npz", schema.to_json())
             with np.load(folder / f"sound.{index}.npz") as file:
                 corpus.members.append({name: file[name] for name in file.files})
@@ -102,7 +106,44 @@ class Corpus:
             corpus.files.append((folder / f"sound.{index}.npz").read_bytes())
             corpus.tables.append(path.read_bytes())
             corpus.schemas.append(schema)
+            corpus.checkpoints += [(index, content) for content in _checkpoints(model, X, y, folder / "sound.ck")]
         return corpus
+
+    def fit_data(self, index: int) -> tuple[Any, Any]:
+        """What the model of that number was fitted to."""
+        schema = self.schemas[index]
+        table = read_table(self.folder / f"sound.{index}.csv", schema.text_columns)
+        return schema.encode(table), schema.target(table)
+
+
+def _checkpoints(model: Any, X: Any, y: Any, path: Path) -> list[bytes]:
+    """Checkpoints of the fit in mini-batches: amid a pass, and of all that was done."""
+    amid: list[bytes] = []
+
+    def copied(*_: Any) -> None:  # is called when a pass has ended and the file is still of the batch before
+        amid.append(path.read_bytes())
+
+    path.unlink(missing_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clone(model).set_params(batch_size=5).fit(X, y, callbacks=copied, checkpoint=path, every=0)
+    return [_timeless(content, path) for content in (amid[0], path.read_bytes())]
+
+
+def _timeless(content: bytes, path: Path) -> bytes:
+    """The checkpoint with no seconds spent, so that its bytes are always the same."""
+    path.write_bytes(content)
+    header, arrays = read_arrays(path, CHECKPOINT)
+    for part in header["parts"].values():
+        for timed in (part, *part["history"]):
+            timed["seconds"] = 0.0
+    write_arrays(path, CHECKPOINT, header, arrays)
+    return path.read_bytes()
+
+
+def clone(model: Any) -> Any:
+    """The model, not fitted."""
+    return type(model)(**model.get_params())
 
 
 def _table(seed: int) -> str:

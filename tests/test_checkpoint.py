@@ -271,6 +271,57 @@ def test_foreign_and_damaged_files_are_refused_and_kept(tmp_path):
         model.fit(X, Y, checkpoint=tmp_path / "nan")
 
 
+def put(value, *path):
+    """A change of a header: ``value`` at that place."""
+
+    def change(header):
+        *way, last = path
+        for key in way:
+            header = header[key]
+        header[last] = value
+
+    return change
+
+
+TAMPERED = {
+    "batches beyond the pass": put(10**6, "batches"),
+    "no layers": lambda header: header.pop("layers"),
+    "another width": put(6, "widths", 1),
+    "another activation": put("relu", "activation"),
+    "another likelihood": put("Categorical", "likelihood"),
+    "another dtype": put("float32", "dtype"),
+    "another generator": put(np.random.MT19937(0).state, "generator"),
+    "another generator of the pass": put(np.random.SFC64(0).state, "drawn"),
+    "an ending without a history": lambda header: header.update(ended="converged", history=[]),
+    "a loss that is none": put(None, "history", 0, "train_nll"),
+    "a loss of two numbers": put([1.0, 2.0], "history", 0, "train_nll"),
+    "one number for the layers": put(1.0, "history", 0, "prior_precision"),
+}
+
+
+@pytest.mark.parametrize("change", TAMPERED.values(), ids=TAMPERED)
+def test_a_header_that_was_tampered_with_is_refused_by_name_and_remedy(change, tmp_path):
+    """A zip file's checksums only tell damage by accident."""
+    arguments, options = subject("gaussian", np.float64, False, 16)
+    ended = []
+
+    def stop(*_):
+        ended.append(1)
+        return len(ended) == 2
+
+    fit(*arguments, np.random.default_rng(0), **options, callbacks=stop, checkpoint=Checkpoint(tmp_path / "ck"))
+    header, arrays = files.read_arrays(tmp_path / "ck", checkpoint_kind())
+    header["parts"]["fit"]["ended"] = None
+    change(header["parts"]["fit"])
+    files.write_arrays(
+        tmp_path / "ck", checkpoint_kind(), json.loads(json.dumps(header, default=lambda array: array.tolist())), arrays
+    )
+    before = (tmp_path / "ck").read_bytes()
+    with pytest.raises(ModelFileError, match=r"ck is damaged: .*; delete it to start anew"):
+        fit(*arguments, np.random.default_rng(0), **options, checkpoint=Checkpoint(tmp_path / "ck"))
+    assert (tmp_path / "ck").read_bytes() == before
+
+
 def test_flipped_bytes_are_refused_or_harmless(tmp_path):
     def learn():
         return BALIRegressor((5,), max_iterations=4, random_state=0).fit(X, Y, checkpoint=tmp_path / "ck")

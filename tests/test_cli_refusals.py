@@ -50,7 +50,10 @@ FIT_REFUSALS = {
     "nameless column": (table_text(header="x,,y"), [], ["column 2", "give it one"]),
     "ragged": (table_text({10: "1,red"}), [], ["line 10", "2 cells", "complete"]),
     "decimal commas": (table_text({3: "1,5,red,2,5"}), [], ["line 3", "5 cells", "quotes"]),
-    "semicolons": (table_text().replace(",", ";"), [], ["';'", "with commas"]),
+    "bars": (table_text().replace(",", "|"), [], ["'|'", "with commas"]),
+    "semicolons and decimal commas": (
+        table_text().replace(",", ";").replace(".", ","), [], ["line 2", "'y'|'x'", "decimal commas|is not a number"],
+    ),
     "empty": ("", [], ["is empty", "give"]),
     "only a header": ("x,colour,y\n", [], ["no rows", "add"]),
     "few rows": (table_text(rows=9), [], ["9 rows", "at least 10"]),

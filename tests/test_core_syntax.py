@@ -19,7 +19,7 @@ SHELL = {"backend", "base", "cli", "classifier", "errors", "metrics", "options",
 SHELL |= {"commands", "distinct", "doctor", "evaluation", "html_report", "outputs"}
 SHELL |= {"heldout", "regressor", "relevance", "report", "schema", "table", "validation", "__init__", "__main__"}
 SHELL |= {"checkpoint", "files", "interruption", "learning", "packing", "progress", "session", "streaming"}
-SHELL |= {"blocks", "distributed", "rows", "scales"}
+SHELL |= {"blocks", "distributed", "rows", "scales", "caller", "cupy_backend", "prediction"}
 
 
 def violations(source: str) -> Iterator[str]:

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from balinp import (
+    MLP,
     NUMPY,
+    Gaussian,
     LayerStatistics,
     MatrixNormal,
     NotPositiveDefiniteError,
     Prior,
     Settings,
     bali_step,
+    fit,
     layer_posterior,
 )
 from balinp.testing import (
@@ -204,3 +207,16 @@ def test_a_bad_matrix_in_a_fit_is_reported_with_everything(kind, which, layer, d
     ):
         assert word in message
     assert all(np.array_equal(a, b) for a, b in zip(before, state.means))
+
+
+def test_a_deep_network_that_diverges_is_told_the_trust_region_which_cures_it():
+    """The steps of 13 layers overshoot together, the inputs grow until the prior is lost in rounding beside them."""
+    generator = np.random.default_rng(0)
+    mlp, x = MLP((50, *[128] * 12, 1)), generator.standard_normal((512, 50))
+    y, noise = generator.standard_normal((512, 1)), Gaussian(np.ones(1))
+    settings = Settings(max_iterations=8, tolerance=0)
+    with pytest.raises(NotPositiveDefiniteError, match=r"of layer .* rising, the setting trust_region=True"):
+        fit(x, y, mlp, noise, np.random.default_rng(0), settings)
+    cured = fit(x, y, mlp, noise, np.random.default_rng(0), replace(settings, trust_region=True))
+    losses = [record.train_nll for record in cured.history]
+    assert max(losses[1:]) < losses[0]

@@ -29,7 +29,7 @@ def fuzz():
 def test_four_hundred_inputs_are_used_or_refused(fuzz):
     counts, broken = fuzz.fuzz(400, seed=20240611, say=lambda line: None)
     assert not broken, "\n".join(broken)
-    for name in ("model file", "table", "column list", "balinp predict"):
+    for name in ("model file", "checkpoint", "table", "column list", "balinp predict"):
         assert counts[name, "used"] > 0, f"the fuzzer of {name} no longer makes inputs that get through"
         assert counts[name, "refused"] > 0, f"the fuzzer of {name} no longer makes inputs that are refused"
 

@@ -83,8 +83,17 @@ HELD_OUT = "held-out rows 1 of 2, variant 1 of 2"
 @pytest.mark.parametrize("phase", ["relevance", HELD_OUT, "fit"])
 def test_every_fit_can_be_interrupted_and_leaves_a_model(phase, tmp_path):
     model = regressor()
-    with ctrl_c_in(phase, 5), pytest.warns(InterruptedFitWarning):
+    with ctrl_c_in(phase, 5), pytest.warns(InterruptedFitWarning) as caught:
         model.fit(X, Y)
+    (warning,) = caught
+    assert warning.filename == __file__
+    rows = {"relevance": "60", HELD_OUT: "48"}.get(phase)  # of a preliminary fit the model is another, which is said
+    said = (
+        "fit ended after iteration 5 and" if rows is None else f"in {phase!r}, a fit before the one proper: the model"
+    )
+    assert said in str(warning.message)
+    assert rows is None or f"after iteration 5, learnt from {rows} of 60 rows, and" in str(warning.message)
+    assert ("relevance=False, validation_fraction=0" in str(warning.message)) == (rows is not None)
     assert model.n_iter_ == 5
     mean, std = model.predict(X, return_std=True)
     assert np.all(np.isfinite(mean))

@@ -96,8 +96,8 @@ def test_no_more_than_a_block_is_read_at_once(tmp_path, monkeypatch):
     x, y = table()
     file = mapped(tmp_path, x), mapped(tmp_path, y, "y")
     monkeypatch.setattr(rows_module, "BLOCK_NUMBERS", 64)
-    monkeypatch.setattr("balinp.base.PREDICTED_BYTES", 1)
-    monkeypatch.setattr("balinp.base.PREDICTIVE_ROWS", 64)
+    monkeypatch.setattr("balinp.prediction.PREDICTED_BYTES", 1)
+    monkeypatch.setattr("balinp.prediction.PREDICTIVE_ROWS", 64)
     read, true = [], MappedRows.__getitem__
     monkeypatch.setattr(MappedRows, "__getitem__", lambda self, r: read.append(len(self.values[r])) or true(self, r))
     model = regressor(settings={"block_rows": 50}, validation_fraction=0).fit(*file)

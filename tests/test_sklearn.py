@@ -206,8 +206,9 @@ def test_errors_and_warnings_are_of_both_families():
     assert isinstance(caught.value, NotFittedError)
     assert isinstance(caught.value, BALIError)
     X, y, _ = data()
-    with pytest.warns(DataConversionWarning, match="column-vector"):
+    with pytest.warns(DataConversionWarning, match="column-vector") as caught:
         classifier().fit(X, (y > 1)[:, None])
+    assert caught[0].filename == __file__
     assert kin(KeyError) is KeyError  # scikit-learn has none of that name
     assert issubclass(kin(ConvergenceWarning), sklearn.exceptions.ConvergenceWarning)
 

@@ -31,8 +31,11 @@ def read(tmp_path):
         "a,b\r1,x\r2.5,y\r",
         b"\xef\xbb\xbfa,b\n1,x\n2.5,y",
         '"a", b\n\n 1 , "x"\n2.5,y \n\n',
+        "a;b\n1;x\n2.5;y\n",
+        b"\xef\xbb\xbf\na\tb\r\n\r\n1\tx\r\n2.5\ty\r\n",
+        '"a";"b"\n1; "x"\n2.5;y',
     ],
-    ids=["plain", "crlf", "cr", "bom, no last line end", "quotes, blanks and blank lines"],
+    ids=["plain", "crlf", "cr", "bom, no last line end", "quotes, blanks and blank lines", ";", "tab", "quotes and ;"],
 )
 def test_the_same_table_in_many_writings(read, content):
     t = read(content)
@@ -47,6 +50,42 @@ def test_quoted_cells_hold_commas_quotes_and_line_ends_and_lines_are_counted(rea
     t = read('a,b\n"x, ""y""\nz",1\n\nw,2\n')
     assert t.text("a").tolist() == ['x, "y"\nz', "w"]
     assert t.lines.tolist() == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("a;b,c\n1;2,3\n", ["a;b", "c"]),  # both would do: the comma
+        ("a (m,s);b\n1;2\n", ["a (m,s)", "b"]),  # the comma is in the header's text alone
+        ('"a;b"\tc\n1\t2\n', ["a;b", "c"]),
+        ('"a;b",c\n1,2\n', ["a;b", "c"]),
+        ("a\n1;2\n", ["a"]),
+    ],
+)
+def test_the_separator_is_the_one_that_fits(read, content, names):
+    assert list(read(content).columns) == names
+
+
+def test_cells_of_a_table_with_semicolons_are_counted_and_may_hold_commas(read):
+    assert read('a;b\nx, y;1\n"u; v";2\n').text("a").tolist() == ["x, y", "u; v"]
+    with pytest.raises(InvalidArgumentError, match=r"line 3: 3 cells where the header has 2; .*with semicolons in"):
+        read("a;b\n1;2\n3;4;5\n")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("cells", [["0,5", "1,5"], ["1", "-2,5e3"], [",5", "1"]])
+def test_decimal_commas_are_refused_however_few(read, separator, cells):
+    """Beside semicolons and tabs they are likely, and two or three different ones would pass for categories."""
+    table = read(f"a{separator}b\n" + "".join(f"{cell}{separator}1\n" for cell in 3 * cells))
+    with pytest.raises(InvalidArgumentError, match=r"column 'a': .* is not a number|reads as a number to people only"):
+        table.is_text("a")
+    with pytest.raises(InvalidArgumentError, match=r"is not a number"):
+        table.numbers("a")
+
+
+def test_few_kinds_that_are_no_decimals_stay_text_beside_semicolons(read):
+    assert read("a;b\n" + "5%;1\n10%;2\n" * 9).is_text("a")
+    assert read("a;b\n1,5;1\nx;2\n" * 1 + "2,5;1\ny;2\n" * 9).is_text("a")
 
 
 def test_numbers_come_back_bit_for_bit(read):
@@ -162,7 +201,11 @@ def test_a_foreign_schema_is_refused(value):
         ("1,2\n3,4\n", "no header: .*'1,2'"),
         ("a,a\n1,2\n", "'a' twice; rename"),
         ("a,\n1,2\n", "column 2 has no name"),
-        ("a;b\n1;2\n", "uses ';'; save the table with commas"),
+        ("a;b\n1\n", "uses ';'; save the table with commas"),
+        ("a;b\tc\n1;2\t3\n", "uses ';'; save the table with commas"),
+        ("a|b\n1|2\n", r"uses '\|'; save the table with commas"),
+        ("1;2\n3;4\n", "no header: .*'1;2'"),
+        ("a;b\n", "header but no rows"),
         ("a,b\n1,2\n3\n", "line 3: 1 cells where the header has 2"),
         ("a,b\n1,2\n3,4,5\n", "line 3: 3 cells where the header has 2"),
         ("a\n1\n\n2\n", "line 3: the line is blank"),

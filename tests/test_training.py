@@ -130,8 +130,9 @@ def test_early_stopping_and_its_warning():
     assert stopped.converged
     assert len(stopped.history) < 300
     assert not endless.converged
-    with pytest.warns(ConvergenceWarning, match="max_iterations=6"):
+    with pytest.warns(ConvergenceWarning, match="max_iterations=6") as caught:
         assert not fit(x, y, mlp, likelihood, generator(), replace(settings, max_iterations=6)).converged
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_callback_ends_the_fit_by_returning_true():

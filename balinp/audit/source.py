@@ -11,6 +11,7 @@ from .statements import ID, Finding, Statement
 
 CORE = (
     "backend",
+    "cupy_backend",
     "activations",
     "mlp",
     "heteroscedastic",

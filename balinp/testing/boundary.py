@@ -27,7 +27,7 @@ from ..backend import NUMPY, Backend
 CORE = (
     *("activations", "mlp", "likelihoods", "heteroscedastic", "matrix_normal", "statistics", "regression", "settings"),
     *("deferred", "evidence", "passes", "solver", "training", "predictive"),
-)  # backend.py apart
+)  # backend.py and cupy_backend.py apart
 _PLAIN = {float, int, bool, str, type(None)}
 
 

@@ -25,7 +25,8 @@ import numpy as np
 import scipy.linalg
 import scipy.special
 
-from ..backend import cupy_like, register_backend
+from ..backend import register_backend
+from ..cupy_backend import cupy_like
 from .device_api import API, CUPY_VERSION, check_call, public_name
 from .device_array import DeviceArray, Transfers, call, check_arguments, count_transfers, operand, record, unwrap, wrap
 

@@ -45,13 +45,16 @@ def count_transfers() -> Iterator[Transfers]:
         _counting.remove(transfers)
 
 
+_BACKENDS = ("balinp.backend", "balinp.cupy_backend")  # who asks them is the place
+
+
 def record(kind: str) -> None:
     """Count one transfer, "waits" or "uploads", at the place in balinp (balinp.testing apart) that asked for it."""
     if _counting:
         frame, place = sys._getframe(1), ""
         while frame and not place:
             module = frame.f_globals.get("__name__", "")
-            if not module.startswith("balinp.testing.device") and module != "balinp.backend":
+            if not module.startswith("balinp.testing.device") and module not in _BACKENDS:
                 place = f"{module.removeprefix('balinp.')}:{frame.f_code.co_name}"
             frame = frame.f_back  # type: ignore[assignment]
         for transfers in _counting:

@@ -6,7 +6,7 @@ and mutated there; the checkout is only read. Every mutant meets the conformance
 --fresh begins anew, --report only reports. The table is printed, DIR/survivors.txt has every mutant that lives.
 
 mutmut leaves decorated functions alone. In the copy the body of every property is therefore moved to a plain method
-that the property calls, so that it is mutated too. ``_cupy_backend`` is left out: it needs a GPU to run.
+that the property calls, so that it is mutated too. ``cupy_backend`` is left out: it needs a GPU to run.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 MODULES = (
     "backend",
+    "cupy_backend",
     "activations",
     "mlp",
     "likelihoods",
@@ -74,7 +75,7 @@ def without_property_bodies(source: str) -> str:
     lines = source.splitlines()
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
     for node in sorted(functions, key=lambda node: -node.lineno):
-        if node.name == "_cupy_backend":
+        if node.name == "cupy_backend":
             lines[node.lineno - 1] += "  # pragma: no mutate block"
         decorators = [d.id for d in node.decorator_list if isinstance(d, ast.Name)]
         if not set(decorators) & set(PROPERTIES):
