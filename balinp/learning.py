@@ -52,7 +52,7 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
     assert result is not None
     estimator.state_ = result.state
     if held_out is not None:
-        estimator.state_ = replace(result.state, likelihood=held_out.likelihood)
+        estimator.state_ = held_out.applied(result.state)
     estimator.history_ = [estimator._in_units(record) for record in result.history]
     estimator.n_iter_, estimator.converged_ = result.state.iteration, result.converged
     estimator.n_rows_seen_ = float(len(data[0]) if data[2] is None else data[2].sum())

@@ -25,7 +25,10 @@ _LAYER_NUMBERS = {  # with the arguments of checked_number that say what they ma
     "effective_parameters": (-1,),
     "log_evidence": (),
 }
-_STATE_NUMBERS = ("temperature", "step_scale", "iteration", "training_loss", "parameters_per_target")
+_STATE_NUMBERS = (
+    *("temperature", "step_scale", "iteration", "training_loss", "parameters_per_target"),
+    "predictive_temperature",
+)
 _RECORD_TUPLES = ("noise_variance", "prior_precision", "effective_parameters", "log_evidence")
 _BIT_GENERATORS = (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 
@@ -95,7 +98,9 @@ def unpacked_state(
         checked_count(state, "iteration"),
     )
     last = checked_number(state, "training_loss"), checked_number(state, "parameters_per_target", 0)
-    return BALIState(mlp, likelihood, tuple(layers), *rest, *last)
+    chosen = state["predictive_temperature"] is not None
+    heat = checked_number(state, "predictive_temperature", 0) if chosen else None
+    return BALIState(mlp, likelihood, tuple(layers), *rest, *last, heat)
 
 
 def unpacked_record(record: dict[str, Any]) -> IterationRecord:

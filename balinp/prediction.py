@@ -42,7 +42,7 @@ class Predictor(ABC):
         bits. Arrays of the kind that X is (see ``backend``), in memory and as many as X has rows.
         """
         predictive = self._predictive(X)
-        return Predictive(*(None if part is None else self._like(X, part) for part in vars(predictive).values()))
+        return predictive.mapped(lambda part: self._like(X, part))
 
     def _predictive(self, X: Any) -> Predictive:
         """``predict_distribution`` on the host."""
@@ -79,8 +79,7 @@ class Predictor(ABC):
             else:
                 seed = as_generator(self._predict_seed)
                 found = predict_monte_carlo(self.state_, core.asarray(x), seed, self.draws)
-            found = Predictive(*(None if part is None else core.to_host(part) for part in vars(found).values()))
-            predictive = self._rescaled(found)
+            predictive = self._rescaled(found.mapped(core.to_host))
         if not (np.all(np.isfinite(predictive.mean)) and np.all(np.isfinite(predictive.covariance))):
             raise InvalidArgumentError(
                 "X lies so far from the training data that the prediction overflows; check its units"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import log, pi
 from typing import Any
 
@@ -27,6 +27,8 @@ class Predictive:
     probabilities (n, K): of the classes; None for the Gaussian.
     draws (S, n, K): the sampled outputs h; None for the linearised predictive.
     draw_variances (S, n, K): the noise variances of the draws, where they differ (heteroscedastic).
+    normal: whether the density of y is the normal one with this mean and covariance, draws or not, as it is where rows
+    held out of the fit chose the epistemic covariance by that density (eq:held-out-noise).
     """
 
     mean: Array
@@ -36,19 +38,25 @@ class Predictive:
     probabilities: Array | None = None
     draws: Array | None = None
     draw_variances: Array | None = None
+    normal: bool = False
 
     @property
     def covariance(self) -> Array:
         """Aleatoric plus epistemic covariance, (n, K, K): of y, for the Gaussian.   (eq:predictive-density)"""
         return self.aleatoric + self.epistemic
 
+    def mapped(self, of: Callable[[Array], Array]) -> Predictive:
+        """The same with ``of`` every array.   (eq:predictive-density)"""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "normal"}
+        return replace(self, **{name: of(array) for name, array in arrays.items() if array is not None})
+
     def log_density(self, y: Array, backend: Backend) -> Array:
         """log p(y_n) in nats, (n,), for the Gaussian likelihoods; y (n, K).   (eq:predictive-density)
 
-        Linearised: N(y | mean, covariance). Monte Carlo: log of the average of N(y | h_s, aleatoric) over the draws,
-        or of N(y | h_s, s²_s) where every draw has its own noise.
+        Linearised, or ``normal``: N(y | mean, covariance). Monte Carlo: log of the average of N(y | h_s, aleatoric)
+        over the draws, or of N(y | h_s, s²_s) where every draw has its own noise.
         """
-        if self.draws is None:
+        if self.draws is None or self.normal:
             return _gaussian_log_density(y - self.mean, self.covariance, backend)
         if self.draw_variances is None:
             each = _gaussian_log_density(y[None] - self.draws, self.aleatoric, backend)
@@ -95,7 +103,7 @@ def _linearized_block(state: BALIState, x: Array) -> Predictive:
     for layer, a, jacobian in zip(state.layers, activations.inputs, mlp.jacobians(weights, activations)):
         posterior = layer.posterior
         root = xp.moveaxis(jacobian @ posterior.column_factor, 0, 1)  # J R, (n, K_L, K_l)
-        scale = state.temperature * posterior.row_variance(a)  # eq:tempering; 0 before the first iteration
+        scale = _heat(state) * posterior.row_variance(a)  # eq:tempering; 0 before the first iteration
         parts.append(scale[:, None, None] * (root @ xp.swapaxes(root, 1, 2)))  # eq:linearized-predictive
     by_layer = xp.stack(parts)
     epistemic = xp.sum(by_layer, axis=0)
@@ -130,7 +138,9 @@ def predict_monte_carlo(
 ) -> Predictive:
     """The average over ``draws`` networks sampled from the posterior; x (n, D).   (eq:monte-carlo-predictive)
 
-    ``generator`` is a numpy Generator; the same draws serve every row. Epistemic: covariance of h over the draws.
+    ``generator`` is a numpy Generator; the same draws serve every row. Epistemic: covariance of h over the draws. A
+    state with a ``predictive_temperature`` draws at its temperature all the same, and the outputs of a draw are moved
+    away from their mean by √(predictive temperature/temperature): hotter draws would be of other functions.
     """
     if draws < 1:
         raise InvalidArgumentError(f"draws must be at least 1, got {draws!r}")
@@ -143,6 +153,10 @@ def _monte_carlo_block(state: BALIState, samples: list[list[Array]], x: Array) -
     mlp, likelihood = state.mlp, state.likelihood
     xp = mlp.backend.xp
     h = xp.stack([mlp.forward(weights, x).outputs[-1] for weights in samples])
+    hotter = _heat(state) != state.temperature
+    if hotter:  # eq:held-out-noise
+        centre = xp.mean(h, axis=0)
+        h = centre + (_heat(state) / state.temperature) ** 0.5 * (h - centre)
     variances = None
     if isinstance(likelihood, Heteroscedastic):
         h, log_variances = likelihood.split(h)
@@ -154,13 +168,18 @@ def _monte_carlo_block(state: BALIState, samples: list[list[Array]], x: Array) -
         aleatoric = xp.eye(h.shape[-1], dtype=h.dtype) * xp.mean(variances, axis=0)[:, None, :]
         return Predictive(mean, aleatoric, epistemic, draws=h, draw_variances=variances)
     if not isinstance(likelihood, Categorical):
-        return Predictive(mean, likelihood.aleatoric(mean), epistemic, draws=h)
+        return Predictive(mean, likelihood.aleatoric(mean), epistemic, draws=h, normal=hotter)
     each = likelihood.probabilities(h)
     p, each_row = xp.mean(each, axis=0), xp.moveaxis(each, 0, 1)
     aleatoric = p[:, :, None] * xp.eye(p.shape[1], dtype=p.dtype) - xp.swapaxes(each_row, 1, 2) @ each_row / len(
         samples
     )
     return Predictive(mean, aleatoric, epistemic, probabilities=p, draws=h)
+
+
+def _heat(state: BALIState) -> float:
+    """The temperature that predictions have.   (eq:held-out-noise)"""
+    return state.temperature if state.predictive_temperature is None else state.predictive_temperature
 
 
 def _label_covariance(p: Array, xp: Any) -> Array:
@@ -174,7 +193,7 @@ def _by_blocks(predict: Callable[[Array], Predictive], x: Array, block_rows: int
 
     def joined(name: str) -> Any:
         values = [getattr(part, name) for part in parts]
-        if values[0] is None or len(values) == 1:
+        if values[0] is None or len(values) == 1 or name == "normal":
             return values[0]
         return backend.xp.concatenate(values, axis=axes.get(name, 0))
 

@@ -10,7 +10,7 @@ import numpy as np
 from .backend import get_backend
 from .base import BALIEstimator
 from .errors import InvalidArgumentError
-from .heldout import FEWEST_ROWS, MOST_ROWS, HeldOut, best_held_out
+from .heldout import FEWEST_ROWS, MOST_ROWS, HeldOut, Trial, best_held_out
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Gaussian
 from .predictive import Predictive, predict_monte_carlo
@@ -41,7 +41,7 @@ class BALIRegressor(BALIEstimator):
     target beside its mean), relevance (a first fit finds how much each input counts, and the inputs are scaled by it),
     validation_fraction (the share of rows held out of each of two fits with either of two settings: of 20 to 5 000 rows
     and hidden layers they choose between the settings and estimate the constant noise, for which training residuals are
-    too small; 0: never), backend ("numpy",
+    too small, and the temperature of predictions, for which training's is too low; 0: never), backend ("numpy",
     or "cupy": on the GPU), forgetting (for partial_fit: with every batch older rows count this share less; None: see
     there), verbose (1: a line on stderr for each of the fits, 2: for each iteration). After fit with constant noise
     also: noise_variance_ (outputs,), in squared units of y.
@@ -97,15 +97,17 @@ class BALIRegressor(BALIEstimator):
         return (mean, self._like(X, self._shaped(both[:, k:]))) if return_std else mean
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
-        """Draws of y at X (n, d), noise included: (n, n_samples) or (n, outputs, n_samples); each is one network's."""
+        """Draws of y at X (n, d), noise included: (n, n_samples) or (n, outputs, n_samples); each is one network's, as
+        far from the mean of ``draws`` networks as held-out rows wanted."""
         self._check_fitted()
         generator = as_generator(random_state)
         features = as_features(self._host(X), self.n_features_in_, self._names())
         x = self.x_scaler_.transform(gathered(features), self._dtype)
         core = self.state_.mlp.backend
-        predictive = predict_monte_carlo(self.state_, core.asarray(x), generator, n_samples)
-        h: Any = core.to_host(predictive.draws)
-        variance = self._noise() if predictive.draw_variances is None else core.to_host(predictive.draw_variances)
+        predictive = predict_monte_carlo(self.state_, core.asarray(x), generator, max(n_samples, self.draws))
+        drawn: Any = predictive.mapped(core.to_host)
+        h, variances = drawn.draws[:n_samples], drawn.draw_variances
+        variance = self._noise() if variances is None else variances[:n_samples]
         noise = generator.standard_normal(h.shape).astype(h.dtype)
         y = (h + noise * np.sqrt(variance)) * self.y_scaler_.scale + self.y_scaler_.offset
         draws = np.moveaxis(y.astype(h.dtype), 0, -1)
@@ -164,10 +166,10 @@ class BALIRegressor(BALIEstimator):
         if known or not self.hidden_widths or not FEWEST_ROWS <= len(x) <= MOST_ROWS or self.noise != "constant":
             return None
         start: Any = self._likelihood()
-        x, targets, weight = gathered(x), gathered(targets), gathered(weight)
-        core = self._network(), start, settings
-        share, chosen = self.validation_fraction, self.settings or {}
-        return best_held_out(x, targets, weight, *core, self._predict_seed, share, chosen, session)
+        rows = gathered(x), gathered(targets), gathered(weight)
+        seed, share = self._predict_seed, self.validation_fraction
+        trial = Trial(*rows, self._network(), start, seed, share, self.predictive, session)
+        return best_held_out(trial, settings, self.settings or {})
 
     def _outputs(self) -> int:
         return len(self.y_scaler_.offset)
@@ -217,7 +219,8 @@ class BALIRegressor(BALIEstimator):
         by_layer = None if p.epistemic_by_layer is None else p.epistemic_by_layer * outer
         variances = None if p.draw_variances is None else (p.draw_variances * scale**2).astype(self._dtype)
         return Predictive(
-            location(p.mean), p.aleatoric * outer, p.epistemic * outer, by_layer, None, location(p.draws), variances
+            *(location(p.mean), p.aleatoric * outer, p.epistemic * outer, by_layer, None),
+            *(location(p.draws), variances, p.normal),
         )
 
     def _in_units(self, record: IterationRecord) -> IterationRecord:

@@ -52,7 +52,8 @@ class LayerState:
 class BALIState:
     """A network in training. ``temperature`` 0 means: not yet sampled, weights at the mean. ``step_scale`` is the trust
     region's present value; ``training_loss`` the mean loss in nats that the last iteration met;
-    ``parameters_per_target`` what the temperature is set by."""
+    ``parameters_per_target`` what the temperature is set by. ``predictive_temperature`` is that of predictions where
+    held-out rows chose one; None: ``temperature``, and so it is again after another iteration."""
 
     mlp: MLP
     likelihood: Likelihood
@@ -62,6 +63,7 @@ class BALIState:
     iteration: int = 0
     training_loss: float = float("nan")
     parameters_per_target: float = 0.0
+    predictive_temperature: float | None = None
 
     @property
     def means(self) -> list[Array]:
@@ -70,7 +72,7 @@ class BALIState:
 
     @cached_property
     def posteriors(self) -> list[MatrixNormal]:
-        """Every layer's posterior with its covariance tempered: what predictions are made with.   (eq:tempering)"""
+        """Every layer's posterior with its covariance tempered.   (eq:tempering)"""
         return [layer.posterior.tempered(self.temperature) for layer in self.layers]
 
     def sample_weights(self, generator: Any) -> list[Array]:

