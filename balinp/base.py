@@ -14,14 +14,14 @@ from .backend import Backend, get_backend
 from .checkpoint import EVERY, Checkpoint
 from .distinct import distinct_rows
 from .errors import InvalidArgumentError
-from .heldout import HeldOut
+from .heldout import FEWEST_ROWS, MOST_ROWS, HeldOut, Trial, best_held_out
 from .interruption import Interruption
 from .learning import learn, learn_batch
 from .likelihoods import Likelihood
 from .mlp import MLP
 from .params import Parameters
 from .prediction import Predictor
-from .rows import RowSource, on_backend
+from .rows import RowSource, gathered, on_backend
 from .scales import Standardizer
 from .session import Session
 from .settings import Settings
@@ -63,6 +63,7 @@ class BALIEstimator(Parameters, Predictor):
         settings: dict[str, Any] | None,
         random_state: Any,
         backend: str,
+        validation_fraction: float,
         forgetting: float | None,
         verbose: int,
     ):
@@ -76,6 +77,7 @@ class BALIEstimator(Parameters, Predictor):
         self.settings = settings
         self.random_state = random_state
         self.backend = backend
+        self.validation_fraction = validation_fraction
         self.forgetting = forgetting
         self.verbose = verbose
 
@@ -195,6 +197,9 @@ class BALIEstimator(Parameters, Predictor):
             raise InvalidArgumentError(f"predictive must be 'monte_carlo' or 'linearized', got {self.predictive!r}")
         if not hasattr(self.draws, "__index__") or self.draws < 1:
             raise InvalidArgumentError(f"draws must be an integer of at least 1, got {self.draws!r}")
+        share = self.validation_fraction
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 0.5:
+            raise InvalidArgumentError(f"validation_fraction must be a number from 0 to 0.5, got {share!r}")
         if self.forgetting is not None and not (isinstance(self.forgetting, (int, float)) and 0 < self.forgetting < 1):
             raise InvalidArgumentError(f"forgetting must be a number between 0 and 1, or None, got {self.forgetting!r}")
         if not hasattr(self.verbose, "__index__") or self.verbose not in (0, 1, 2):
@@ -223,7 +228,16 @@ class BALIEstimator(Parameters, Predictor):
         self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session
     ) -> HeldOut | None:
         """The settings and the noise that rows held out of a few fits speak for; None: nothing was held out."""
-        return None
+        known = self.preset is not None or self.validation_fraction == 0 or not self.hidden_widths
+        if known or not FEWEST_ROWS <= len(x) <= MOST_ROWS or not self._undecided(settings):
+            return None
+        rows, core = (gathered(x), gathered(targets), gathered(weight)), (self._network(), self._likelihood())
+        trial = Trial(*rows, *core, self._predict_seed, self.validation_fraction, self.predictive, session)
+        return best_held_out(trial, settings, self.settings or {})
+
+    @abstractmethod
+    def _undecided(self, settings: Settings) -> bool:
+        """Whether there is anything that held-out rows are to decide."""
 
     @abstractmethod
     def _fit_targets(self, y: Any, features: Rows, weight: Rows | None) -> Rows:

@@ -15,6 +15,7 @@ from .likelihoods import Categorical
 from .params import kin
 from .predictive import Predictive
 from .rows import RowSource, gathered
+from .settings import Settings
 from .training import IterationRecord
 from .validation import Rows, as_generator, as_labels, as_sample_weight, labels_present
 
@@ -22,7 +23,9 @@ from .validation import Rows, as_generator, as_labels, as_sample_weight, labels_
 class BALIClassifier(BALIEstimator):
     """Bayesian neural-network classification by BALI; labels of any one kind.
 
-    Parameters as for BALIRegressor, without shared_noise; batch_size "auto": 200 rows below 5 000 rows, else 500.
+    Parameters as for BALIRegressor, without shared_noise, noise and relevance; batch_size "auto": 200 rows below 5 000
+    rows, else 500; validation_fraction: the share of rows held out of fits with two to four prior precisions, of which
+    the best one is taken (with 20 to 5 000 rows and hidden layers, unless settings has one; 0: never).
     After fit also: classes_ (K,), sorted.
     """
 
@@ -40,13 +43,14 @@ class BALIClassifier(BALIEstimator):
         preset: str | None = None,
         settings: dict[str, Any] | None = None,
         random_state: Any = None,
+        validation_fraction: float = 0.2,
         backend: str = "numpy",
         forgetting: float | None = None,
         verbose: int = 0,
     ):
         super().__init__(
             *(hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings),
-            *(random_state, backend, forgetting, verbose),
+            *(random_state, backend, validation_fraction, forgetting, verbose),
         )
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -93,6 +97,9 @@ class BALIClassifier(BALIEstimator):
 
     def _automatic(self, rows: int) -> dict[str, Any]:
         return {"batch_size": 200, "max_iterations": 1000} if rows < 5_000 else {"batch_size": 500}
+
+    def _undecided(self, settings: Settings) -> bool:
+        return "prior_precision" not in (self.settings or {})
 
     def _outputs(self) -> int:
         return len(self.classes_)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.optimize import minimize
 
 from .errors import ConvergenceWarning
-from .likelihoods import Gaussian
+from .likelihoods import Categorical, Gaussian
 from .mlp import MLP
 from .predictive import Predictive, predict_linearized, predict_monte_carlo
 from .session import Session
@@ -20,27 +20,31 @@ from .solver import BALIState
 
 FOLDS, DRAWS = 2, 100
 FEWEST_ROWS, MOST_ROWS = 20, 5_000  # fewer say nothing; of more, a network like the default forgets next to nothing
-CANDIDATES: tuple[dict[str, Any], ...] = (
-    {},  # the settings as they are; the others must be better, not as good
-    {"prior_precision": 0.01, "max_temperature": 0.02},  # follows curves that the first takes for noise
-)
+ONE_FOLD_ROWS = 1_000  # of classes: a fifth of so many rows tells prior precisions apart
+
+Ways: TypeAlias = tuple[tuple[dict[str, Any], ...], ...]
+REGRESSION: Ways = (({"prior_precision": 0.01, "max_temperature": 0.02},),)  # curves that the defaults take for noise
+CLASSIFICATION: Ways = (({"prior_precision": 0.06}, {"prior_precision": 0.25}), ({"prior_precision": 0.003},))
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the held-out rows said of ``settings``: the noise and the temperature (relative to that noise) under which
-    they are most probable, and their mean −log p(y) in nats."""
+    """What the held-out rows said of ``settings``: their mean −log p(y) in nats, and those of the rows (n,) by weight
+    over mean weight; for a regression the noise and the temperature (relative to it) that make them most probable."""
 
     settings: Settings
-    likelihood: Gaussian
-    temperature: float
     loss: float
+    losses: np.ndarray
+    likelihood: Gaussian | None = None
+    temperature: float = 1.0
 
     def applied(self, state: BALIState) -> BALIState:
         """``state`` of a fit on all rows, to predict with this noise at this temperature.   (eq:held-out-noise)
 
         Its covariances are those of the noise that its training learnt: θ σ̄²/s̄² makes them those of this noise.
         """
+        if self.likelihood is None:
+            return state
         noise, learnt = _mean_noise(self.likelihood), _mean_noise(state.likelihood)
         heat = self.temperature * noise / learnt if state.temperature > 0 else 0.0
         return replace(state, likelihood=self.likelihood, predictive_temperature=heat)
@@ -48,85 +52,127 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Trial:
-    """Fits without a ``fraction`` of the rows, ``FOLDS`` times, and ``predictive`` of the rows that each lacked.
+    """Fits without a ``fraction`` of the rows, and ``predictive`` of the rows that each lacked.
 
-    Shapes: x (N, D), y (N, K), weight (N,), on the host. ``seed`` says which rows, the same for all settings. Equal
-    rows are held out together, so that a weight of two still is a row twice.   (eq:held-out-noise)
+    Shapes: x (N, D), y (N, K) or class indices (N,), weight (N,), on the host. ``seed`` says which rows, the same for
+    all settings. Equal rows are held out together, so that a weight of two still is a row twice.   (eq:held-out-noise)
     """
 
     x: np.ndarray
     y: np.ndarray
     weight: np.ndarray | None
     mlp: MLP
-    likelihood: Gaussian
+    likelihood: Any
     seed: int
     fraction: float
     predictive: str = "monte_carlo"
     session: Session = field(default_factory=Session)
 
+    @property
+    def folds(self) -> int:
+        """How many such fits: two, or one of many labelled rows, which take long.   (eq:held-out-choice)"""
+        return 1 if isinstance(self.likelihood, Categorical) and len(self.x) >= ONE_FOLD_ROWS else FOLDS
+
     def predicted(self, state: BALIState, x: Any, generator: Any) -> Predictive:
-        """The predictive of ``state`` at ``x`` (n, D) that the noise and the temperature are to be for.
-        (eq:held-out-noise)"""
+        """The predictive of ``state`` at ``x`` (n, D), on the host.   (eq:held-out-noise)"""
+        core = self.mlp.backend
         if self.predictive == "linearized":
-            return predict_linearized(state, x)
-        return predict_monte_carlo(state, x, generator, DRAWS)
+            return predict_linearized(state, core.asarray(x)).mapped(core.to_host)
+        return predict_monte_carlo(state, core.asarray(x), generator, DRAWS).mapped(core.to_host)
+
+    def results(self, settings: Settings, label: str = "") -> list[tuple[np.ndarray, BALIState, Predictive]] | None:
+        """Per fit (which rows it lacked, its state, its predictive of them); ``label`` tells fits apart in what is
+        reported. None if one was interrupted.   (eq:held-out-noise)"""
+        core, generator, found = self.mlp.backend, np.random.default_rng(self.seed), []
+        _, group = np.unique(np.column_stack([self.x, self.y]), axis=0, return_inverse=True)
+        place = generator.permutation(group.max() + 1)[group.reshape(-1)] / (group.max() + 1)  # in [0, 1)
+        for k in range(self.folds):
+            out = (place >= k * self.fraction) & (place < (k + 1) * self.fraction)
+            kept = None if self.weight is None else core.asarray(self.weight[~out])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # the fit on all rows says it
+                rows = core.asarray(self.x[~out]), core.asarray(self.y[~out]), self.mlp, self.likelihood
+                name = f"held-out rows {k + 1} of {self.folds}{label}"
+                result = self.session.fit(name, *rows, generator, settings, sample_weight=kept)
+            if result.interrupted:
+                return None
+            found.append((out, result.state, self.predicted(result.state, self.x[out], generator)))
+        return found
+
+    def weights(self, found: list[tuple[np.ndarray, BALIState, Predictive]]) -> np.ndarray:
+        """The weights of the rows held out, one fit's after another's.   (eq:held-out-noise)"""
+        weight = np.ones(len(self.x)) if self.weight is None else self.weight.astype(np.float64)
+        return np.concatenate([weight[out] for out, _, _ in found])
 
 
 def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()) -> HeldOut | None:
-    """Of ``settings`` and their variants in CANDIDATES the one under which held-out rows are most probable.
-    (eq:held-out-choice)
+    """Of ``settings`` and their variants the one under which held-out rows are most probable.   (eq:held-out-choice)
 
-    All see the same rows held out. Settings named in ``chosen`` stay. None if a fit was interrupted.
+    The variants lie on ways (REGRESSION, CLASSIFICATION) that are followed as long as it gets better, the first that
+    gets better to its end and no other; for classes, better by a standard error of the difference: the default prior
+    precision suits most tables. All see the same rows held out. Settings named in ``chosen`` stay. None if a fit was
+    interrupted.
     """
-    best: HeldOut | None = None
-    for number, changes in enumerate(CANDIDATES):
-        variant = replace(settings, **{name: value for name, value in changes.items() if name not in chosen})
-        if best is not None and variant == settings:
-            continue
-        found = held_out_noise(trial, variant, f", variant {number + 1} of {len(CANDIDATES)}")
-        if found is None:
-            return None
-        if best is None or found.loss < best.loss:
+    classes = isinstance(trial.likelihood, Categorical)
+    judge, number = held_out_classes if classes else held_out_noise, 1
+    start = best = judge(trial, settings)
+    for way in CLASSIFICATION if classes else REGRESSION:
+        for changes in way:
+            variant = replace(settings, **{name: value for name, value in changes.items() if name not in chosen})
+            if best is None or variant == settings:
+                break
+            number += 1
+            found = judge(trial, variant, f", variant {number}")
+            if found is None:
+                return None
+            if found.loss + (classes and _standard_error(best.losses - found.losses)) >= best.loss:
+                break
             best = found
+        if best is not start:
+            break
     return best
 
 
+def held_out_classes(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
+    """The mean −log probability of the labels held out.   (eq:held-out-choice)"""
+    found = trial.results(settings, label)
+    if found is None:
+        return None
+    each = [np.asarray(p.probabilities)[np.arange(int(out.sum())), trial.y[out]] for out, _, p in found]
+    p, w = np.concatenate(each).astype(np.float64), trial.weights(found)
+    losses = -np.log(np.maximum(p, np.finfo(np.float64).tiny)) * (w / w.mean())
+    return HeldOut(settings, float(losses.mean()), losses)
+
+
 def held_out_noise(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
-    """The noise σ² and the temperature θ under which the held-out rows of ``trial`` are most probable.
-    (eq:held-out-noise)
+    """The noise σ² and the temperature θ under which the targets held out are most probable.   (eq:held-out-noise)
 
     The residuals of training make σ² too small once a network has parameters for a good part of its rows, and draws are
     kept colder than the posterior for the sake of the training. One σ² per output, or for all where the trial's
-    likelihood has one; ``label`` tells fits apart in what is reported. None if a fit was interrupted.
+    likelihood has one. None if a fit was interrupted.
     """
-    core, generator, y = trial.mlp.backend, np.random.default_rng(trial.seed), trial.y
-    _, group = np.unique(np.column_stack([trial.x, y]), axis=0, return_inverse=True)
-    place = generator.permutation(group.max() + 1)[group.reshape(-1)] / (group.max() + 1)  # in [0, 1)
-    squares, units, weights = [], [], []
-    for k in range(FOLDS):
-        out = (place >= k * trial.fraction) & (place < (k + 1) * trial.fraction)
-        kept = None if trial.weight is None else core.asarray(trial.weight[~out])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the fit on all rows says it
-            rows = core.asarray(trial.x[~out]), core.asarray(y[~out]), trial.mlp, trial.likelihood, generator, settings
-            name = f"held-out rows {k + 1} of {FOLDS}{label}"
-            result = trial.session.fit(name, *rows, sample_weight=kept)
-        if result.interrupted:
-            return None
-        state = result.state
-        p = trial.predicted(state, core.asarray(trial.x[out]), generator)
-        variance = core.to_host(core.xp.diagonal(p.epistemic, axis1=1, axis2=2)).astype(np.float64)
-        unit = max(state.temperature, 1e-12) * _mean_noise(state.likelihood)  # temperature 0: no variance either
-        units.append(variance / unit)
-        squares.append((y[out] - core.to_host(p.mean)).astype(np.float64) ** 2)
-        weights.append(np.ones(out.sum()) if trial.weight is None else trial.weight[out])
-    square, u, w = np.concatenate(squares), np.concatenate(units), np.concatenate(weights).astype(np.float64)
+    found = trial.results(settings, label)
+    if found is None:
+        return None
+    square = np.concatenate([(trial.y[out] - p.mean).astype(np.float64) ** 2 for out, _, p in found])
+    unit, w = np.concatenate([_unit_variance(state, p) for _, state, p in found]), trial.weights(found)
     known = trial.likelihood.noise_variance
-    found, heat = most_probable_noise(square, u, w, settings.noise_floor, shared=known.ndim == 0)
-    total = found + heat * np.exp(np.mean(np.log(found))) * u
-    loss = float(w @ (np.log(2 * np.pi * total) + square / total).sum(axis=1) / w.sum()) / 2
-    noise = Gaussian(core.asarray(np.asarray(found, y.dtype).reshape(known.shape)), trial.likelihood.backend)
-    return HeldOut(settings, noise, heat, loss)
+    noise, heat = most_probable_noise(square, unit, w, settings.noise_floor, shared=known.ndim == 0)
+    total = noise + heat * np.exp(np.mean(np.log(noise))) * unit
+    losses = (np.log(2 * np.pi * total) + square / total).sum(axis=1) / 2 * (w / w.mean())
+    core = trial.likelihood.backend
+    likelihood = Gaussian(core.asarray(noise.astype(trial.y.dtype).reshape(known.shape)), core)
+    return HeldOut(settings, float(losses.mean()), losses, likelihood, heat)
+
+
+def _standard_error(differences: np.ndarray) -> float:
+    return float(differences.std() / len(differences) ** 0.5)
+
+
+def _unit_variance(state: BALIState, predictive: Predictive) -> np.ndarray:
+    """u (n, K): variances of the outputs at temperature 1 per unit of noise.   (eq:held-out-noise)"""
+    variance = np.diagonal(predictive.epistemic, axis1=1, axis2=2).astype(np.float64)
+    return variance / (max(state.temperature, 1e-12) * _mean_noise(state.likelihood))  # temperature 0: no variance
 
 
 def most_probable_noise(

@@ -10,7 +10,6 @@ import numpy as np
 from .backend import get_backend
 from .base import BALIEstimator
 from .errors import InvalidArgumentError
-from .heldout import FEWEST_ROWS, MOST_ROWS, HeldOut, Trial, best_held_out
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Gaussian
 from .predictive import Predictive, predict_monte_carlo
@@ -71,12 +70,11 @@ class BALIRegressor(BALIEstimator):
     ):
         super().__init__(
             *(hidden_widths, activation, predictive, draws, batch_size, max_iterations, preset, settings),
-            *(random_state, backend, forgetting, verbose),
+            *(random_state, backend, validation_fraction, forgetting, verbose),
         )
         self.shared_noise = shared_noise
         self.noise = noise
         self.relevance = relevance
-        self.validation_fraction = validation_fraction
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """One iteration on a batch of a stream.
@@ -159,17 +157,8 @@ class BALIRegressor(BALIEstimator):
         start: Any = self._likelihood()
         return input_relevance(x, targets, weight, self._network(), start, settings, self._predict_seed, session)
 
-    def _held_out(
-        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session
-    ) -> HeldOut | None:
-        known = self.preset is not None or not settings.learn_noise or self.validation_fraction == 0
-        if known or not self.hidden_widths or not FEWEST_ROWS <= len(x) <= MOST_ROWS or self.noise != "constant":
-            return None
-        start: Any = self._likelihood()
-        rows = gathered(x), gathered(targets), gathered(weight)
-        seed, share = self._predict_seed, self.validation_fraction
-        trial = Trial(*rows, self._network(), start, seed, share, self.predictive, session)
-        return best_held_out(trial, settings, self.settings or {})
+    def _undecided(self, settings: Settings) -> bool:
+        return settings.learn_noise and self.noise == "constant"
 
     def _outputs(self) -> int:
         return len(self.y_scaler_.offset)
@@ -240,10 +229,6 @@ class BALIRegressor(BALIEstimator):
             raise InvalidArgumentError("shared_noise goes with noise='constant' only, got noise='input-dependent'")
         if not isinstance(self.relevance, (bool, np.bool_)):
             raise InvalidArgumentError(f"relevance must be True or False, got {self.relevance!r}")
-        if not isinstance(self.validation_fraction, (int, float)) or not 0 <= self.validation_fraction <= 0.5:
-            raise InvalidArgumentError(
-                f"validation_fraction must be a number from 0 to 0.5, got {self.validation_fraction!r}"
-            )
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0] if self._flat_y else values

@@ -1,4 +1,4 @@
-"""What the regressor does before and after its fit: relevance of inputs, noise and temperature from held-out rows."""
+"""What rows held out of a fit decide: noise and temperature of a regression, settings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import pytest
 import scipy.stats
 from hypothesis import given
 
-from balinp import MLP, NUMPY, BALIRegressor, Gaussian, InvalidArgumentError, Settings
-from balinp.heldout import CANDIDATES, FEWEST_ROWS, HeldOut, Trial, best_held_out, held_out_noise, most_probable_noise
+from balinp import MLP, NUMPY, BALIClassifier, BALIRegressor, Categorical, Gaussian, InvalidArgumentError, Settings
+from balinp.heldout import (
+    FEWEST_ROWS,
+    REGRESSION,
+    HeldOut,
+    Trial,
+    best_held_out,
+    held_out_classes,
+    held_out_noise,
+    most_probable_noise,
+)
 from balinp.predictive import predict_linearized, predict_monte_carlo
-from balinp.relevance import LEAST, input_relevance
 from balinp.testing import assert_residual, comparison_residual, condition_number, random_network_problem, seeds
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
+COLDER = REGRESSION[0][0]
 
 
 def objective(noise, heat, square, unit, weight):
@@ -141,13 +150,13 @@ def test_the_choice_is_the_variant_with_the_smallest_loss_on_held_out_rows():
         x, t = (X - X.mean(axis=0)) / X.std(axis=0), ((y - y.mean()) / y.std())[:, None]
         mlp, start, settings = MLP((x.shape[1], 20, 1)), Gaussian(np.ones(1)), Settings(max_iterations=200)
         trial = Trial(x, t, None, mlp, start, 3, 0.2)
-        each = [held_out_noise(trial, replace(settings, **changes)) for changes in CANDIDATES]
+        each = [held_out_noise(trial, replace(settings, **changes)) for changes in ({}, COLDER)]
         found = best_held_out(trial, settings)
         assert int(np.argmin([held.loss for held in each])) == best, each
-        assert found.settings == replace(settings, **CANDIDATES[best])
+        assert found.settings == replace(settings, **({}, COLDER)[best])
         assert (found.loss, found.likelihood.noise_variance) == (each[best].loss, each[best].likelihood.noise_variance)
         assert found.temperature == each[best].temperature
-        fixed = best_held_out(trial, settings, set().union(*CANDIDATES))
+        fixed = best_held_out(trial, settings, set(COLDER))
         assert fixed.settings == settings
         assert fixed.loss == each[0].loss
 
@@ -204,10 +213,75 @@ def test_the_temperature_is_relative_to_the_noise_that_is_predicted():
     """A state of training noise s² predicts with θ σ²/s² of its covariance: that of noise σ² at temperature θ."""
     state = random_network_problem(0, 20, (2, 3, 2)).state(Settings())
     state = replace(state, likelihood=Gaussian(np.array([0.5, 2.0])), temperature=0.1)
-    held = HeldOut(Settings(), Gaussian(np.array([4.0, 9.0])), 1.5, 0.0)
+    held = HeldOut(Settings(), 0.0, np.zeros(1), Gaussian(np.array([4.0, 9.0])), 1.5)
     assert held.applied(state).predictive_temperature == pytest.approx(1.5 * 6.0 / 1.0, rel=1e-12)
     assert held.applied(state).likelihood is held.likelihood
     assert held.applied(replace(state, temperature=0.0)).predictive_temperature == 0
+
+
+@pytest.mark.equation("eq:held-out-choice")
+def test_classes_take_the_way_that_gets_better_by_a_standard_error(monkeypatch):
+    """The walk over prior precisions, of losses given by hand: upwards, downwards, to its end, and not for less than a
+    standard error, which is that of differences row by row."""
+    trial = Trial(np.zeros((4, 1)), np.arange(4), None, MLP((1, 2, 4)), Categorical(), 0, 0.2)
+    settings, sure, unsure = Settings.preset("classification"), np.zeros(4), np.array([9.0, -9.0, 9.0, -9.0])
+    for losses, noise, wanted, asked in (
+        ({0.015: 3, 0.06: 2, 0.25: 1}, sure, 0.25, [0.015, 0.06, 0.25]),
+        ({0.015: 3, 0.06: 2, 0.25: 2.5}, sure, 0.06, [0.015, 0.06, 0.25]),
+        ({0.015: 3, 0.06: 4, 0.003: 2}, sure, 0.003, [0.015, 0.06, 0.003]),
+        ({0.015: 3, 0.06: 4, 0.003: 5}, sure, 0.015, [0.015, 0.06, 0.003]),
+        ({0.015: 3, 0.06: 2, 0.003: 2}, unsure, 0.015, [0.015, 0.06, 0.003]),
+    ):
+        seen = []
+
+        def judge(trial, variant, label="", losses=losses, noise=noise, seen=seen):
+            seen.append(variant.prior_precision)
+            each = losses[variant.prior_precision] + (noise if len(seen) > 1 else 0 * noise)
+            return HeldOut(variant, float(each.mean()), each)
+
+        monkeypatch.setattr("balinp.heldout.held_out_classes", judge)
+        assert best_held_out(trial, settings).settings.prior_precision == wanted
+        assert seen == asked
+
+
+@pytest.mark.equation("eq:held-out-choice")
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_of_classes_is_that_of_the_rows_held_out(weighted):
+    """−log of the probability of the label, weighted, as predicted by the same fits made by hand."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 2)), rng.integers(0, 3, 60)
+    weight = rng.uniform(0.5, 2, 60) if weighted else None
+    settings = Settings.preset("classification", max_iterations=20)
+    trial = Trial(x, y, weight, MLP((2, 4, 3)), Categorical(), 1, 0.3, "linearized")
+    held, results = held_out_classes(trial, settings), trial.results(settings)
+    assert trial.folds == len(results) == 2
+    total = count = 0.0
+    for out, state, _ in results:
+        p = predict_linearized(state, x[out]).probabilities
+        for row, label, w in zip(p, y[out], np.ones(60) if weight is None else weight[out]):
+            total, count = total - w * np.log(row[label]), count + w
+    assert held.loss == pytest.approx(total / count, rel=60 * np.finfo(float).eps)
+    assert not np.any(results[0][0] & results[1][0])
+    assert 16 <= results[0][0].sum() <= 20
+    assert held.applied(results[0][1]) is results[0][1]
+    assert replace(trial, x=np.zeros((1000, 2))).folds == 1
+
+
+@pytest.mark.equation("eq:held-out-choice")
+def test_noisy_labels_get_a_larger_prior_precision():
+    """A third of the labels wrong: a precision above the default's 0.015 · 10, and a smaller loss on fresh rows."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((600, 10))
+    y = np.where(rng.random(600) < 1 / 3, rng.integers(0, 2, 600), X[:, 0] > 0).astype(int)
+    losses, precisions = [], []
+    for share in (0.2, 0.0):
+        model = BALIClassifier(validation_fraction=share, max_iterations=300, random_state=0).fit(X[:300], y[:300])
+        losses.append(-np.mean(np.log(model.predict_proba(X[300:])[np.arange(300), y[300:]])))
+        precisions.append(model.history_[-1].prior_precision[0])
+    assert precisions[0] > 2 * precisions[1]
+    assert losses[0] < losses[1] - 0.05, losses
+    given = BALIClassifier(settings={"prior_precision": 0.015}, max_iterations=300, random_state=0)
+    assert given.fit(X[:300], y[:300]).history_[-1].prior_precision[0] == precisions[1]
 
 
 def test_the_estimator_takes_the_settings_that_held_out_rows_chose():
@@ -242,56 +316,7 @@ def test_noise_is_held_out_only_where_it_helps(hidden):
         assert np.array_equal(held, without)
 
 
-@pytest.mark.equation("eq:input-relevance")
-def test_an_input_that_counts_is_more_relevant_than_noise():
-    """Two informative inputs of six lead by a factor 1.5; the root mean square is 1; the bias is no input."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((150, 6))
-    y = (np.sin(2 * x[:, 0]) + x[:, 3] ** 2)[:, None] + 0.1 * rng.standard_normal((150, 1))
-    y = (y - y.mean()) / y.std()
-    r = input_relevance(x, y, None, MLP((6, 20, 1)), Gaussian(np.ones(1)), Settings(), 0)
-    assert r.shape == (6,)
-    assert min(r[0], r[3]) > 1.5 * max(r[[1, 2, 4, 5]])
-    assert np.mean(r**2) == pytest.approx(1, rel=1e-5)
-    dead = np.where(np.arange(6) == 1, 0.0, x)
-    least = input_relevance(dead, y, np.ones(150), MLP((6, 20, 1)), Gaussian(np.ones(1)), Settings(), 0)
-    assert np.all(np.isfinite(least))
-    assert LEAST <= least[1] < 0.5
-
-
-@pytest.mark.equation("eq:input-relevance")
-def test_scaled_inputs_are_another_prior(hidden):
-    """The estimator's scaler takes the relevance in: x_scaler_ is the plain one with its scales divided by it."""
-    X, y = hidden
-    X = np.column_stack([10 * X + 3, np.full(len(X), 7.0)])  # a constant column
-    quick = {"hidden_widths": (8,), "max_iterations": 30, "random_state": 0, "validation_fraction": 0.0}
-    plain, scaled = (BALIRegressor(relevance=r, **quick).fit(X, y) for r in (False, True))
-    ratio = plain.x_scaler_.scale / scaled.x_scaler_.scale
-    assert np.array_equal(plain.x_scaler_.offset, scaled.x_scaler_.offset)
-    assert np.mean(ratio**2) == pytest.approx(1, rel=1e-4)
-    assert np.ptp(ratio) > 0.1
-    assert np.all(np.isfinite(scaled.predict(X)))
-    inputs = (X - scaled.x_scaler_.offset) / scaled.x_scaler_.scale
-    mean = scaled.state_.mlp.forward(scaled.state_.means, inputs).outputs[-1]
-    assert mean.shape == (80, 1)
-
-
-@pytest.mark.parametrize("preset", [None, "literal"])
-def test_a_single_input_or_a_preset_is_not_scaled(hidden, preset):
-    X, y = hidden
-    columns = 1 if preset is None else 5
-    quick = {"hidden_widths": (4,), "max_iterations": 10, "random_state": 0, "validation_fraction": 0, "preset": preset}
-    plain, scaled = (BALIRegressor(relevance=r, **quick).fit(X[:, :columns], y) for r in (False, True))
-    assert np.array_equal(plain.x_scaler_.scale, scaled.x_scaler_.scale)
-
-
 @pytest.mark.parametrize("bad", [-0.1, 0.6, 1, True, "0.2", None, float("nan"), np.array([0.1, 0.2])])
 def test_a_bad_validation_fraction_is_refused(hidden, bad):
     with pytest.raises(InvalidArgumentError, match=r"validation_fraction must be a number from 0 to 0\.5, got"):
         BALIRegressor(validation_fraction=bad).fit(*hidden)
-
-
-@pytest.mark.parametrize("bad", ["yes", 1, None])
-def test_a_bad_relevance_is_refused(hidden, bad):
-    with pytest.raises(InvalidArgumentError, match="relevance must be True or False, got"):
-        BALIRegressor(relevance=bad).fit(*hidden)
