@@ -30,6 +30,7 @@ _STATE_NUMBERS = (
     "predictive_temperature",
 )
 _RECORD_TUPLES = ("noise_variance", "prior_precision", "effective_parameters", "log_evidence")
+MOST_ROWS = 2.0**63  # that a model can have seen
 _BIT_GENERATORS = (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 
 
@@ -100,6 +101,8 @@ def unpacked_state(
     last = checked_number(state, "training_loss"), checked_number(state, "parameters_per_target", 0)
     chosen = state["predictive_temperature"] is not None
     heat = checked_number(state, "predictive_temperature", 0) if chosen else None
+    if heat and not rest[0]:
+        raise ModelFileError("predictive_temperature must be 0 where temperature is: there are no draws to widen")
     return BALIState(mlp, likelihood, tuple(layers), *rest, *last, heat)
 
 

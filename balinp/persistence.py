@@ -14,6 +14,7 @@ from .files import Kind, read_arrays, write_arrays
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Gaussian
 from .packing import (
+    MOST_ROWS,
     SMALLEST,
     checked_count,
     checked_number,
@@ -85,7 +86,7 @@ def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray], backend: Ba
     inputs, outputs = estimator.state_.mlp.widths[0], estimator.state_.mlp.widths[-1]
     estimator.history_ = [unpacked_record(record) for record in header["history"]]
     estimator.n_iter_, estimator.converged_ = checked_count(header, "n_iter"), bool(header["converged"])
-    estimator.n_rows_seen_ = checked_number(header, "n_rows_seen", SMALLEST)
+    estimator.n_rows_seen_ = checked_number(header, "n_rows_seen", SMALLEST, MOST_ROWS)
     estimator._predict_seed = checked_count(header, "predict_seed")
     estimator.n_features_in_, names = inputs, header["feature_names"]
     if names is not None:

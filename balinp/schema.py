@@ -134,7 +134,7 @@ class Schema:
                 for c in value["columns"]
             )
             schema = cls(columns, tuple(map(str, value["targets"])), str(value["task"]), bool(value["text_target"]))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise ModelFileError(
                 "the model does not say which columns it was fitted on; use one written by 'balinp fit --out'"
             ) from error

@@ -108,6 +108,10 @@ def rewritten(path, header=None, **arrays):
         np.savez(file, **content)
 
 
+COLD = {"temperature": 0.0, "step_scale": 0.1, "iteration": 1, "training_loss": 1.0, "parameters_per_target": 1.0}
+COLD |= {"predictive_temperature": 0.5}
+
+
 @pytest.mark.parametrize(
     ("header", "arrays", "words"),
     [
@@ -117,6 +121,8 @@ def rewritten(path, header=None, **arrays):
         ({"widths": [3, 6, 5, 2]}, {}, "layer 1"),
         ({"widths": [3, 6, 4]}, {}, "damaged"),
         ({"layers": []}, {}, "damaged"),
+        ({"n_rows_seen": 1e300}, {}, "n_rows_seen must be a number"),
+        ({"state": COLD}, {}, "predictive_temperature must be 0"),
         ({"dtype": "object"}, {}, "damaged"),
         ({}, {"mean.0": np.full((4, 6), np.nan)}, "mean of layer 0 must be finite"),
         ({}, {"gram.1": np.zeros((2, 2))}, "gram of layer 1"),

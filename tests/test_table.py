@@ -186,7 +186,12 @@ def test_automatic_task(read, values, task):
     assert choose_task(t, ["y", "x"])[0] == "regression" or values[0] in ("a", "true")
 
 
-@pytest.mark.parametrize("value", [None, {}, [], {"columns": 3}, {"columns": [{}]}, "x", {"columns": [], "targets": 1}])
+HUGE = {"columns": [{"name": "a", "categories": None, "range": [10**400, 1]}], "targets": ["y"]}
+
+
+@pytest.mark.parametrize(
+    "value", [HUGE, None, {}, [], {"columns": 3}, {"columns": [{}]}, "x", {"columns": [], "targets": 1}]
+)
 def test_a_foreign_schema_is_refused(value):
     with pytest.raises(ModelFileError, match="balinp fit --out"):
         Schema.from_json(value)
