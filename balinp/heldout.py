@@ -115,7 +115,7 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     """
     classes = isinstance(trial.likelihood, Categorical)
     judge, number = held_out_classes if classes else held_out_noise, 1
-    start = best = judge(trial, settings)
+    start = best = judge(trial, settings, ", variant 1")
     for way in CLASSIFICATION if classes else REGRESSION:
         for changes in way:
             variant = replace(settings, **{name: value for name, value in changes.items() if name not in chosen})

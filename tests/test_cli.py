@@ -217,7 +217,7 @@ def test_a_checkpoint_of_the_command_is_gone_on_from_and_of_another_is_refused(t
 def test_verbose_says_what_runs(mixed, run):
     code, _, errors = run("fit", mixed, "--target", "y", *QUICK, "-v")
     assert code == 0
-    for name in ("relevance", "held-out rows 1 of 2, variant 1 of 2", "held-out rows 2 of 2, variant 2 of 2", "fit"):
+    for name in ("relevance", "held-out rows 1 of 2, variant 1", "held-out rows 2 of 2, variant 2", "fit"):
         assert f"balinp: {name}: ended after iteration 15" in errors
     assert "iteration 3," not in errors
     assert "iteration 3, train NLL" in run("fit", mixed, "--target", "y", *QUICK, "-vv")[2]
@@ -228,7 +228,7 @@ def test_a_progress_bar_on_a_terminal_only(mixed, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["fit", mixed, "--target", "y", *QUICK]) == 0
     shown = capsys.readouterr().err
-    assert all(f"{name} (at most)" in shown for name in ("relevance", "fit", "held-out rows 1 of 2, variant 2 of 2"))
+    assert all(f"{name} (at most)" in shown for name in ("relevance", "fit", "held-out rows 1 of 2, variant 2"))
     assert logging.getLogger("balinp").handlers == []
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["fit", mixed, "--target", "y", "--json", *QUICK]) == 0

@@ -77,7 +77,7 @@ def test_the_first_ends_the_fit_after_the_iteration():
     np.testing.assert_array_equal(model.predict(X), short.predict(X), "the model of a fit that ends there")
 
 
-HELD_OUT = "held-out rows 1 of 2, variant 1 of 2"
+HELD_OUT = "held-out rows 1 of 2, variant 1"
 
 
 @pytest.mark.parametrize("phase", ["relevance", HELD_OUT, "fit"])
@@ -119,7 +119,7 @@ def test_within_a_pass_the_rows_so_far_are_reported(monkeypatch):
         return state
 
     monkeypatch.setattr(balinp.training, "bali_step", stepping)
-    model = BALIClassifier((6,), batch_size=10, random_state=0)  # six iterations a pass
+    model = BALIClassifier((6,), batch_size=10, random_state=0, validation_fraction=0)  # six iterations a pass
     with pytest.warns(InterruptedFitWarning):
         model.fit(X, Y > 0)
     assert [record.iteration for record in model.history_] == [6, 8]
@@ -130,7 +130,7 @@ def test_within_a_pass_the_rows_so_far_are_reported(monkeypatch):
 def test_a_checkpoint_goes_on_to_the_bits_of_a_fit_that_was_never_interrupted(tmp_path, monkeypatch):
     step, calls = balinp.training.bali_step, []
     monkeypatch.setattr(balinp.training, "bali_step", lambda *args: (calls.append(1), step(*args))[1])
-    held_out = ("held-out rows 2 of 2, variant 1 of 2", "held-out rows 1 of 2, variant 2 of 2")
+    held_out = ("held-out rows 2 of 2, variant 1", "held-out rows 1 of 2, variant 2")
     for phase in ("relevance", *held_out, "fit"):
         with ctrl_c_in(phase, 11), pytest.warns(InterruptedFitWarning, match="goes on from .*ck"):
             regressor().fit(X, Y, checkpoint=tmp_path / "ck")

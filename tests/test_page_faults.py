@@ -19,17 +19,22 @@ def run(iterations, state):
     for _ in range(iterations):
         state = bali_step(state, x, y, g, settings)
     return state
-state = run(20, state)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-run(50, state)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 50)
+state, counts = run(20, state), []
+for _ in range(10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    state = run(5, state)
+    counts.append((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 5)
+print(min(counts))
 """
 FORGETS = "np.empty = lambda *a, empty=np.empty, **k: empty(1 if a[0] == 2**25 - 2**16 else a[0], *a[1:], **k)"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="page faults are those of glibc's allocator")
 def test_an_iteration_does_not_fault_its_memory_in_again():
-    """Pages faulted in per iteration once it is warm: next to none, and hundreds where the import frees no block."""
+    """Pages faulted in per iteration once it is warm: next to none, and hundreds where the import frees no block.
+
+    The fewest of ten measurements: a system short of memory may take pages away at any time.
+    """
     kept, given_back = (_faults_per_iteration(first) for first in ("", FORGETS))
     assert kept < 20
     assert given_back > 100
