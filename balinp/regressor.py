@@ -141,9 +141,10 @@ class BALIRegressor(BALIEstimator):
 
     def _fit_settings(self, rows: int) -> Settings:
         settings = super()._fit_settings(rows)
-        if self.noise == "constant" or self.preset is not None:
+        if self.preset is not None or (self.noise == "constant" and len(self.hidden_widths) < 2):
             return settings
-        # Heteroscedastic's curvature is no bound: a step that raises the loss is cut, and small batches take small ones
+        # Several hidden layers that move at once overshoot, and Heteroscedastic's curvature is no bound: a step that
+        # raises the loss is cut, and small batches take small ones.
         safe: dict[str, Any] = {"trust_region": True}
         if settings.batch_size is not None:
             safe |= {"rate": 0.1, "step_scale": 0.05}

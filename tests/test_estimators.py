@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from balinp import NUMPY, BALIClassifier, BALIRegressor, ConvergenceWarning, NotFittedError, predict_linearized
+from balinp import (
+    NUMPY,
+    BALIClassifier,
+    BALIError,
+    BALIRegressor,
+    ConvergenceWarning,
+    NotFittedError,
+    predict_linearized,
+)
 from balinp.testing import THRESHOLD
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
@@ -253,3 +261,23 @@ def test_float32_classes_survive_the_singular_bound(seed):
     y = (X[:, :10] * 3).argmax(axis=1)
     model = BALIClassifier((20,), max_iterations=60, random_state=seed, settings={"prior_precision": 1e-4}).fit(X, y)
     assert np.all(np.isfinite(model.predict_proba(X)))
+
+
+@pytest.mark.parametrize("noise", [0.3, 3.0])
+@pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
+def test_several_hidden_layers_do_not_diverge(noise):
+    """Three layers of 100 on 500 rows: R² above that of the mean alone, or next to it where all is noise; without the
+    trust region the same fit is worse than the mean by far (negative control)."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((600, 10))
+    y = np.sin(X[:, 0]) + X[:, 1] + noise * rng.standard_normal(600)
+    quick = {"hidden_widths": (100,) * 3, "relevance": False, "validation_fraction": 0, "max_iterations": 40}
+    scores = []
+    for settings in (None, {"trust_region": False}):
+        try:
+            model = BALIRegressor(**quick, settings=settings, random_state=0).fit(X[:500], y[:500])
+            scores.append(model.score(X[500:], y[500:]))
+        except BALIError:
+            scores.append(-np.inf)
+    assert scores[0] > (0.8 if noise < 1 else -0.5)
+    assert scores[1] < scores[0] - 0.5
