@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from .errors import ConvergenceWarning
 from .likelihoods import Categorical, Gaussian
 from .mlp import MLP
+from .prediction import mapped
 from .predictive import Predictive, predict_linearized, predict_monte_carlo
 from .session import Session
 from .settings import Settings
@@ -77,8 +78,8 @@ class Trial:
         """The predictive of ``state`` at ``x`` (n, D), on the host.   (eq:held-out-noise)"""
         core = self.mlp.backend
         if self.predictive == "linearized":
-            return predict_linearized(state, core.asarray(x)).mapped(core.to_host)
-        return predict_monte_carlo(state, core.asarray(x), generator, DRAWS).mapped(core.to_host)
+            return mapped(predict_linearized(state, core.asarray(x)), core.to_host)
+        return mapped(predict_monte_carlo(state, core.asarray(x), generator, DRAWS), core.to_host)
 
     def results(self, settings: Settings, label: str = "") -> list[tuple[np.ndarray, BALIState, Predictive]] | None:
         """Per fit (which rows it lacked, its state, its predictive of them); ``label`` tells fits apart in what is
@@ -172,7 +173,9 @@ def _standard_error(differences: np.ndarray) -> float:
 def _unit_variance(state: BALIState, predictive: Predictive) -> np.ndarray:
     """u (n, K): variances of the outputs at temperature 1 per unit of noise.   (eq:held-out-noise)"""
     variance = np.diagonal(predictive.epistemic, axis1=1, axis2=2).astype(np.float64)
-    return variance / (max(state.temperature, 1e-12) * _mean_noise(state.likelihood))  # temperature 0: no variance
+    if state.temperature == 0:  # not sampled yet: what there is of variance is rounding
+        return 0 * variance
+    return variance / (state.temperature * _mean_noise(state.likelihood))
 
 
 def most_probable_noise(

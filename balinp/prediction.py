@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ from .validation import Rows, as_features, as_generator
 
 PREDICTED_BYTES = 2**26  # that the rows which ``predict`` works on at once take
 PREDICTIVE_ROWS = 1024  # the predictive's own blocks: whole ones, so that the bits are the same
+
+
+def mapped(predictive: Predictive, of: Callable[[Any], Any]) -> Predictive:
+    """``predictive`` with ``of`` each of its arrays."""
+    return replace(predictive, **{name: of(part) for name, part in vars(predictive).items() if hasattr(part, "shape")})
 
 
 class Predictor(ABC):
@@ -42,7 +48,7 @@ class Predictor(ABC):
         bits. Arrays of the kind that X is (see ``backend``), in memory and as many as X has rows.
         """
         predictive = self._predictive(X)
-        return predictive.mapped(lambda part: self._like(X, part))
+        return mapped(predictive, lambda part: self._like(X, part))
 
     def _predictive(self, X: Any) -> Predictive:
         """``predict_distribution`` on the host."""
@@ -79,7 +85,7 @@ class Predictor(ABC):
             else:
                 seed = as_generator(self._predict_seed)
                 found = predict_monte_carlo(self.state_, core.asarray(x), seed, self.draws)
-            predictive = self._rescaled(found.mapped(core.to_host))
+            predictive = self._rescaled(mapped(found, core.to_host))
         if not (np.all(np.isfinite(predictive.mean)) and np.all(np.isfinite(predictive.covariance))):
             raise InvalidArgumentError(
                 "X lies so far from the training data that the prediction overflows; check its units"

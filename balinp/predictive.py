@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import log, pi
 from typing import Any
 
@@ -44,11 +44,6 @@ class Predictive:
     def covariance(self) -> Array:
         """Aleatoric plus epistemic covariance, (n, K, K): of y, for the Gaussian.   (eq:predictive-density)"""
         return self.aleatoric + self.epistemic
-
-    def mapped(self, of: Callable[[Array], Array]) -> Predictive:
-        """The same with ``of`` every array.   (eq:predictive-density)"""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "normal"}
-        return replace(self, **{name: of(array) for name, array in arrays.items() if array is not None})
 
     def log_density(self, y: Array, backend: Backend) -> Array:
         """log p(y_n) in nats, (n,), for the Gaussian likelihoods; y (n, K).   (eq:predictive-density)

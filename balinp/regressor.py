@@ -12,6 +12,7 @@ from .base import BALIEstimator
 from .errors import InvalidArgumentError
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Gaussian
+from .prediction import mapped
 from .predictive import Predictive, predict_monte_carlo
 from .relevance import input_relevance
 from .rows import RowSource, gathered
@@ -103,7 +104,7 @@ class BALIRegressor(BALIEstimator):
         x = self.x_scaler_.transform(gathered(features), self._dtype)
         core = self.state_.mlp.backend
         predictive = predict_monte_carlo(self.state_, core.asarray(x), generator, max(n_samples, self.draws))
-        drawn: Any = predictive.mapped(core.to_host)
+        drawn: Any = mapped(predictive, core.to_host)
         h, variances = drawn.draws[:n_samples], drawn.draw_variances
         variance = self._noise() if variances is None else variances[:n_samples]
         noise = generator.standard_normal(h.shape).astype(h.dtype)

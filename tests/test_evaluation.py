@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -118,7 +119,7 @@ def test_the_page_is_whole_and_needs_no_network(folder, tmp_path, capsys, model,
     assert len(page.images) == images
     assert all(i["alt"] and i["src"].startswith("data:image/png;base64,") for i in page.images)
     assert all(link.startswith("data:") for link in page.links)
-    assert "http" not in out.read_text()
+    assert "http" not in re.sub(r"base64,[^\"]*", "", out.read_text())  # pictures may spell it by chance
     words = " ".join(page.words)
     for caution in cautions(evaluate(folder / f"{model}.npz", folder / f"{table}.csv")):
         assert caution.partition(": ")[2] in words

@@ -30,7 +30,7 @@ STREAMS = {("session.py", "stderr")}  # where verbose asks for it
 rng = np.random.default_rng(0)
 X = rng.standard_normal((60, 3))
 Y = np.sin(2 * X[:, 0]) + 0.1 * rng.standard_normal(60)
-FITS = ["relevance", *(f"held-out rows {k} of 2, variant {v} of 2" for v in (1, 2) for k in (1, 2)), "fit"]
+FITS = ["relevance", *(f"held-out rows {k} of 2, variant {v}" for v in (1, 2) for k in (1, 2)), "fit"]
 
 
 def regressor(**options):
