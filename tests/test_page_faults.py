@@ -42,8 +42,6 @@ def test_an_iteration_does_not_fault_its_memory_in_again():
 
 
 def _faults_per_iteration(first: str) -> float:
-    ours = {
-        name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")
-    }  # Dask's workers set it
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     command = [sys.executable, "-c", FAULTS.format(first=first)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=ours).stdout)
