@@ -99,7 +99,7 @@ def unpacked_state(
         checked_count(state, "iteration"),
     )
     last = checked_number(state, "training_loss"), checked_number(state, "parameters_per_target", 0)
-    chosen = state["predictive_temperature"] is not None
+    chosen = state.get("predictive_temperature") is not None  # files from before it have none
     heat = checked_number(state, "predictive_temperature", 0) if chosen else None
     if heat and not rest[0]:
         raise ModelFileError("predictive_temperature must be 0 where temperature is: there are no draws to widen")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,22 @@ def test_a_share_of_parameters_must_be_a_number_of_at_least_nought(tmp_path):
         rewritten(path, {"state": {**state, "parameters_per_target": bad}})
         with pytest.raises(ModelFileError, match="parameters_per_target"):
             BALIRegressor.load(path)
+
+
+def test_the_predictive_temperature_is_kept_and_older_files_have_none(tmp_path):
+    path, model = tmp_path / "model.npz", fitted("regression")
+    model.state_ = replace(model.state_, temperature=0.1, predictive_temperature=2.5)
+    model.save(path)
+    assert BALIRegressor.load(path).state_.predictive_temperature == 2.5
+    with np.load(path) as file:
+        state = json.loads(file["header"].tobytes())["state"]
+    for bad in (-0.5, "hot"):
+        rewritten(path, {"state": {**state, "predictive_temperature": bad}})
+        with pytest.raises(ModelFileError, match="predictive_temperature"):
+            BALIRegressor.load(path)
+    del state["predictive_temperature"]
+    rewritten(path, {"state": state})
+    assert BALIRegressor.load(path).state_.predictive_temperature is None
 
 
 def test_foreign_files_are_refused(tmp_path):
