@@ -4,7 +4,7 @@ Run: python benchmarks/fuzz.py [--inputs 100000] [--seed 0] [--only N] [--report
 
 The contract: an input is used, and every number that follows from it is finite, or it is refused with a BALIError (by
 the command: exit code 2, one line of error and nothing on stdout). Broken by any other exception, a warning, a NaN,
-more than SECONDS of time or, for one input, more than MEGABYTES of new memory. Input n of a seed is always the same
+more than SECONDS of processor time or, for one input, more than MEGABYTES of new memory. Input n of a seed is always the same
 one: ``--only n`` replays it. Inputs are made by ``fuzz_inputs.py`` and ``fuzz_archives.py``.
 """
 
@@ -192,7 +192,7 @@ def run_one(corpus: Corpus, seed: int, number: int) -> tuple[str, str]:
     generator = np.random.default_rng([seed, number])
     name, _, use = TARGETS[generator.choice(len(TARGETS), p=[share for _, share, _ in TARGETS])]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -205,7 +205,7 @@ def run_one(corpus: Corpus, seed: int, number: int) -> tuple[str, str]:
     except Exception as error:
         verdict = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     return name, verdict if grown < MEGABYTES else f"{grown:.0f} MiB of new memory; {verdict}"
 
@@ -217,11 +217,11 @@ def alarm() -> Iterator[None]:
     def ring(*_: Any) -> None:
         raise _Hang
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGPROF, ring)
     try:
         yield
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGPROF, before)
 
 
 def fuzz(inputs: int, seed: int, say: Callable[[str], Any] = print, first: int = 0) -> tuple[Counter, list[str]]:
