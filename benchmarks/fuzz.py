@@ -4,8 +4,8 @@ Run: python benchmarks/fuzz.py [--inputs 100000] [--seed 0] [--only N] [--report
 
 The contract: an input is used, and every number that follows from it is finite, or it is refused with a BALIError (by
 the command: exit code 2, one line of error and nothing on stdout). Broken by any other exception, a warning, a NaN,
-more than SECONDS of processor time or, for one input, more than MEGABYTES of new memory. Input n of a seed is always the same
-one: ``--only n`` replays it. Inputs are made by ``fuzz_inputs.py`` and ``fuzz_archives.py``.
+more than SECONDS of processor time or, for one input, more than MEGABYTES of new memory. Input n of a seed is always
+the same one: ``--only n`` replays it. Inputs are made by ``fuzz_inputs.py`` and ``fuzz_archives.py``.
 """
 
 from __future__ import annotations
