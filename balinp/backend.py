@@ -248,8 +248,8 @@ NUMPY = Backend(
     "numpy", np, scipy.special.erf, np.asarray, _numpy_cholesky, _numpy_solve_triangular, _numpy_triangular_inverse
 )
 
-# glibc gives freed arrays back to the system, and every iteration faults them in again page by page (a quarter of its
-# time at 1 000 rows), until a block of nearly 32 MiB has been freed; this one is never touched, so it costs nothing.
+# glibc gives freed arrays back to the system, and every iteration faults them in again page by page (hundreds at 1 000
+# rows: tests/test_page_faults.py), until a block of nearly 32 MiB has been freed; this one is never touched: no cost.
 np.empty(2**25 - 2**16, np.uint8)
 
 

@@ -72,7 +72,7 @@ def _tell_interrupted(session: Session, iteration: int, rows: int) -> None:
         text = (
             f"interrupted in {session.phase!r}, a fit before the one proper: the model is its network after iteration "
             f"{iteration}, learnt from {session.rows} of {rows} rows, and its deviations are not those of a whole fit; "
-            f"fit again, or with relevance=False, validation_fraction=0 for one fit only"
+            f"fit again, or for one fit only with relevance=False, validation_fraction=0 (classes: the second alone)"
         )
     if session.checkpoint is not None:
         text += f"; the same fit goes on from {session.checkpoint.path}"
