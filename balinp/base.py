@@ -184,6 +184,10 @@ class BALIEstimator(Parameters, Predictor):
             changes["max_iterations"] = self.max_iterations
         return Settings.preset(self.preset or self._preset, **{**changes, **(self.settings or {})})
 
+    def _table_settings(self, rows: int) -> Settings:
+        """The settings of fits of a whole table, as opposed to one iteration on a batch of a stream."""
+        return self._fit_settings(rows)
+
     def _check_parameters(self) -> None:
         widths = self.hidden_widths
         if isinstance(widths, (str, bytes)) or not all(

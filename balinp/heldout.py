@@ -24,7 +24,7 @@ FEWEST_ROWS, MOST_ROWS = 20, 5_000  # fewer say nothing; of more, a network like
 ONE_FOLD_ROWS = 1_000  # of classes: a fifth of so many rows tells prior precisions apart
 
 Ways: TypeAlias = tuple[tuple[dict[str, Any], ...], ...]
-REGRESSION: Ways = (({"prior_precision": 0.01, "max_temperature": 0.02},),)  # curves that the defaults take for noise
+REGRESSION: Ways = (({"prior_precision": 0.003, "max_temperature": 0.03},),)  # curves that the defaults take for noise
 CLASSIFICATION: Ways = (({"prior_precision": 0.06}, {"prior_precision": 0.25}), ({"prior_precision": 0.003},))
 
 

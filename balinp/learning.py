@@ -30,8 +30,8 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
         params = {name: v for name, v in json_params(estimator.get_params()).items() if name != "verbose"}
         session.checkpoint.begin({"estimator": type(estimator).__name__, **params}, generator)
     estimator._predict_seed = int(generator.integers(2**63))
-    settings = estimator._fit_settings(len(data[0]))
-    relevance, held_out = estimator._relevance(*data, settings, session), None
+    relevance, held_out = estimator._relevance(*data, estimator._fit_settings(len(data[0])), session), None
+    settings = estimator._table_settings(len(data[0]))
     if not _ended(session):
         if relevance is not None:
             estimator.x_scaler_ = replace(estimator.x_scaler_, scale=estimator.x_scaler_.scale / relevance)

@@ -81,6 +81,18 @@ class MLP:
             gradients.append(g)
         return gradients[::-1]
 
+    def pushforward(self, weights: Sequence[Array], activations: Activations, directions: Sequence[Array]) -> Array:
+        """dH_L for weights that move along V: dH_1 = A_1 V_1, dH_l = A_l V_l + (φ′(H_{l−1}) ⊙ dH_{l−1}) W̃_l.
+        (eq:pushforward)
+
+        Shapes: directions[l] (..., D_l, K_l), result (..., N, K_L). Leading axes carry several directions.
+        """
+        change = activations.inputs[0] @ directions[0]
+        for w, v, a, h in zip(weights[1:], directions[1:], activations.inputs[1:], activations.outputs):
+            change *= self._activation.derivative(h, self.backend)
+            change = change @ w[:-1] + a @ v  # eq:pushforward
+        return change
+
     def jacobians(self, weights: Sequence[Array], activations: Activations) -> list[Array]:
         """J_l = ∂h_L/∂h_l for every layer and row, by one backward pass of unit rows.   (eq:jacobian)
 

@@ -117,13 +117,13 @@ def data_sums(
 def _block_sums_at(
     mlp: MLP, likelihood: Likelihood, weights: Sequence[Array], signs: Any, start: int, x: Array, y: Array, w: Any
 ) -> PassSums:
-    x, y, w = _brought((x, y, w), mlp)
+    x, y, w = brought((x, y, w), mlp)
     noise = None if signs is None else mlp.backend.asarray(signs(start, len(x), mlp.widths[-1]), dtype=x.dtype)
     return block_sums(mlp, likelihood, weights, x, y, noise, w, None if w is None else mlp.backend.xp.sum(w))
 
 
-def _brought(arrays: Sequence[Any], mlp: MLP) -> list[Any]:
-    """Blocks that were read from a file or sit in a worker's memory, on the network's backend."""
+def brought(arrays: Sequence[Any], mlp: MLP) -> list[Any]:
+    """Blocks that were read from a file or sit in a worker's memory, on the network's backend.   (eq:block-sum)"""
     return [None if array is None else mlp.backend.asarray(array) for array in arrays]
 
 
@@ -145,7 +145,7 @@ def data_loss(
 def _block_loss(
     mlp: MLP, likelihood: Likelihood, weights: Sequence[Array], start: int, x: Array, y: Array, w: Any
 ) -> Any:
-    x, y, w = _brought((x, y, w), mlp)
+    x, y, w = brought((x, y, w), mlp)
     loss = likelihood.loss(mlp.forward(weights, x).outputs[-1], y)
     return (mlp.backend.xp.sum(loss) if w is None else w @ loss).astype("float64")
 
@@ -170,7 +170,7 @@ def data_spread(
 def _block_spread(
     mlp: MLP, likelihood: Likelihood, weights: Sequence[Array], means: Sequence[Array], start: int, x: Array, w: Any
 ) -> Any:
-    x, w = _brought((x, w), mlp)
+    x, w = brought((x, w), mlp)
     mean = mlp.forward(means, x).outputs[-1]
     d = mlp.forward(weights, x).outputs[-1] - mean
     xp = mlp.backend.xp

@@ -10,6 +10,7 @@ import numpy as np
 from .backend import get_backend
 from .base import BALIEstimator
 from .errors import InvalidArgumentError
+from .heldout import MOST_ROWS
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Gaussian
 from .prediction import mapped
@@ -28,6 +29,10 @@ from .validation import (
     as_regression_targets,
     as_sample_weight,
 )
+
+# A table of up to MOST_ROWS rows begins with steps of all layers together, which take it in thirty iterations to where
+# layerwise steps need hundreds; of more rows each iteration tells so much that these are not worth their passes.
+JOINT: dict[str, Any] = {"joint_iterations": 30, "warmup": 8, "rate": 0.5, "max_iterations": 300}
 
 
 class BALIRegressor(BALIEstimator):
@@ -150,6 +155,14 @@ class BALIRegressor(BALIEstimator):
         if settings.batch_size is not None:
             safe |= {"rate": 0.1, "step_scale": 0.05}
         return replace(settings, **{name: value for name, value in safe.items() if name not in (self.settings or {})})
+
+    def _table_settings(self, rows: int) -> Settings:
+        settings = super()._table_settings(rows)
+        whole = settings.batch_size is None and rows <= MOST_ROWS
+        if not whole or self.preset is not None or not self.hidden_widths or settings.prior != "independent":
+            return settings
+        given = {*(self.settings or {}), *(["max_iterations"] if self.max_iterations is not None else [])}
+        return replace(settings, **{name: value for name, value in JOINT.items() if name not in given})
 
     def _relevance(
         self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session

@@ -28,6 +28,8 @@ class Settings:
     step_scale: the share of the way to the layer's new posterior mean that one iteration goes, β included; None: β_t,
         which makes the step the moving average over the natural parameters (eq:ema).
     warmup: iterations at the mean, with noise and prior held fixed, before sampling and re-estimation begin.
+    joint_iterations: the first so many iterations take the step of the joint regression (balinp.joint), at the mean,
+        cut like a trust region's; sampling begins when they and the warm-up are over. 0: none.
     tempering: covariances are multiplied by min(max_temperature, tempering / effective parameters per target), counted
         by what a draw does to the outputs; None: never.
     damping: δ of S = Σ = (B + δ tr(B)/K · I)⁻¹; with the tied prior B may need it to be invertible.
@@ -53,6 +55,7 @@ class Settings:
     rate: float = 0.3
     step_scale: float | None = 0.15
     warmup: int = 10
+    joint_iterations: int = 0
     tempering: float | None = 0.2
     max_temperature: float = 0.15
     damping: float = 0.0
@@ -85,6 +88,7 @@ class Settings:
                 _number(name, getattr(self, name), 0, float("inf"))
         for name, least in (
             ("warmup", 0),
+            ("joint_iterations", 0),
             ("max_iterations", 1),
             ("patience", 1),
             ("block_rows", 1),
@@ -92,6 +96,10 @@ class Settings:
             ("batch_size", 1),
         ):
             _integer(name, getattr(self, name), least, optional=name == "batch_size")
+        if self.joint_iterations and self.prior != "independent":
+            raise InvalidArgumentError(
+                f"joint_iterations go with prior='independent' only, got prior={self.prior!r}; set joint_iterations=0"
+            )
 
     @classmethod
     def preset(cls, name: str | None = None, **changes: Any) -> Settings:

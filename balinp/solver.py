@@ -6,7 +6,7 @@ The regression of a layer is done in coordinates centred on its present mean M: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -24,14 +24,17 @@ from .evidence import (
     updated_prior_precision,
     updated_share,
 )
+from .joint import curvature_product, first_damping, joint_regression
 from .likelihoods import Gaussian, Likelihood
 from .matrix_normal import MatrixNormal
 from .mlp import MLP
-from .passes import data_loss, data_spread, data_sums
+from .passes import PassSums, data_loss, data_spread, data_sums
 from .regression import Prior, layer_posterior, log_evidence
 from .settings import Settings
 from .statistics import LayerStatistics
+from .trust import trusted_scale
 
+MOST = 0.9  # parameters per target that are believed
 SPREAD_ROWS = 1024  # an iteration over more rows measures the spread of the outputs only so often
 
 
@@ -172,6 +175,7 @@ def bali_step(
     (eq:ema, eq:conjugate-layer, eq:fixed-points, eq:centred-targets, eq:noise-update, eq:output-spread)
     """
     mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
+    joint = t < settings.joint_iterations
     rate = moving_rate(settings.rate, t)
     # one layer is exact: nothing to sample for
     sampled = settings.gradients == "sampled" and len(state.layers) > 1 and state.temperature > 0
@@ -186,7 +190,10 @@ def bali_step(
             with later.in_layer(l):
                 regressions.append(layer_regression(layer, batch.scale(n / count), rate, settings))
         scale = next_scale = largest = rate if settings.step_scale is None else settings.step_scale
-        if settings.trust_region:
+        counts: list[Any] = []  # effective parameters, where the joint regression tells them
+        if joint:
+            regressions, counts = _joined(state, regressions, sums, weights, x, generator, settings, n, sample_weight)
+        if settings.trust_region or joint:
 
             def objective(scale: float) -> float:
                 moved = [w + scale * r.posterior.mean for w, r in zip(weights, regressions)]
@@ -194,7 +201,10 @@ def bali_step(
                 return later.floats(n / count * loss + _penalty(state.layers, regressions, scale, settings.prior))[0]
 
             (before,) = later.floats(n / count * sums.loss + _penalty(state.layers, regressions, 0.0, settings.prior))
-            scale, next_scale = trusted_scale(objective, before, min(state.step_scale, largest), largest)
+            if joint:  # the whole step where it can be taken; what later steps may be is not touched
+                scale, _ = trusted_scale(objective, before, 1.0, 1.0)
+            else:
+                scale, next_scale = trusted_scale(objective, before, min(state.step_scale, largest), largest)
         measured = sampled and t % ceil(count / SPREAD_ROWS) == 0
         spread = data_spread(mlp, likelihood, weights, state.means, x, settings, sample_weight) if measured else 0.0
         learns = settings.evidence and t + 1 >= settings.warmup
@@ -203,27 +213,62 @@ def bali_step(
             with later.in_layer(l):
                 posteriors.append(r.posterior.with_mean(layer.posterior.mean + scale * r.posterior.mean))
                 asked += _asked(r, posteriors[-1], settings.prior, learns)
-        loss, spread, *told = later.floats(*asked)  # all that the host wants to know of the iteration, at once
+        loss, spread, *told = later.floats(*asked, *counts)  # all that the host wants to know of the iteration, at once
+    told, counts = told[: 5 * len(regressions)], told[5 * len(regressions) :]
     layers, norms = [], told[4::5]
     for l, (layer, r, posterior) in enumerate(zip(state.layers, regressions, posteriors)):
         layers.append(_moved(layer, r, posterior, told[5 * l : 5 * l + 4], settings.prior))
+    if joint:
+        layers = [replace(layer, effective_parameters=count) for layer, count in zip(layers, counts)]
     gamma, most = sum(layer.effective_parameters for layer in layers), n * mlp.widths[-1]
     share = gamma / most
     if sampled:
         share = state.parameters_per_target
         if measured:
             share = updated_share(share, spread, state.temperature, count * mlp.widths[-1], rate)
-    heat = temperature(share, len(layers), settings) if t + 1 >= settings.warmup else 0.0
+    begins = max(settings.warmup, settings.joint_iterations)  # of sampling
+    heat = temperature(share, len(layers), settings) if t + 1 >= begins else 0.0
     if learns:
-        layers = [_reweighed(layer, norm, rate, 0.9 * most) for layer, norm in zip(layers, norms)]
+        layers = [_reweighed(layer, norm, rate, MOST * most) for layer, norm in zip(layers, norms)]
     if isinstance(likelihood, Gaussian) and settings.learn_noise and t >= settings.warmup:
         residual = sums.squared_residual / count
         if not sampled:  # a draw's residual carries the weights' uncertainty; the mean's lacks it
-            residual = residual + likelihood.noise_variance * (heat * gamma / most)
+            lacking = min(gamma / most, MOST) if joint else heat * gamma / most  # eq:joint-parameters
+            residual = residual + likelihood.noise_variance * lacking
         likelihood = likelihood.moved_towards(residual, rate, settings.noise_floor)  # eq:noise-update
     last = layers[-1].statistics
     likelihood = likelihood.referred_to(last.curvature / last.count)
     return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, loss / count, share)
+
+
+def _joined(
+    state: BALIState,
+    regressions: Sequence[LayerRegression],
+    sums: PassSums,
+    weights: Sequence[Array],
+    x: Array,
+    generator: Any,
+    settings: Settings,
+    total: Any,
+    sample_weight: Array | None,
+) -> tuple[list[LayerRegression], list[Any]]:
+    """The layers' regressions with the step that they take together, and their effective numbers of parameters.
+    (eq:joint-step, eq:joint-parameters)
+    """
+    mlp, tau = state.mlp, [layer.prior_precision for layer in state.layers]
+    share = total / sums.layers[0].count
+
+    def product(v: list[Array]) -> list[Array]:
+        data = curvature_product(mlp, state.likelihood, weights, v, x, settings, sample_weight)
+        return [share * part for part in data]
+
+    slopes = [share * s.cross + t * m for s, t, m in zip(sums.layers, tau, state.means)]  # eq:prior-gradient
+    draws = [mlp.backend.standard_normal(generator, m.shape, m.dtype) for m in state.means]
+    signs = [mlp.backend.xp.where(z > 0, 1, -1).astype(z.dtype) for z in draws]
+    damping = first_damping([r.statistics for r in regressions], state.iteration, mlp.backend.xp)
+    posteriors = [r.posterior for r in regressions]
+    steps, counts = joint_regression(product, slopes, tau, damping, signs, posteriors, mlp.backend)
+    return [replace(r, posterior=r.posterior.with_mean(step)) for r, step in zip(regressions, steps)], counts
 
 
 def _diverged(loss: Any, iteration: int, settings: Settings) -> DivergenceError:
@@ -270,19 +315,3 @@ def _penalty(layers: Sequence[LayerState], regressions: Sequence[LayerRegression
         mean = layer.posterior.mean + scale * r.posterior.mean
         total += layer.prior_precision * prior_norm(mean, r.step, prior, layer.posterior.backend) / 2
     return total
-
-
-def trusted_scale(
-    objective: Callable[[float], float], before: float, start: float, largest: float
-) -> tuple[float, float]:
-    """(scale to take, scale to try next): cut by 0.3 until the objective falls, grown by 1.5 after.   (eq:trust-region)
-
-    ``objective(scale)``: N/m ∑ℓ_n at the weights that the gradients were taken at, moved ``scale`` of the way, plus the
-    priors' terms; σ², τ and S are held fixed. ``before`` is its value at 0. A step that never lowers it is not taken.
-    """
-    scale = start
-    for _ in range(12):
-        if objective(scale) <= before:
-            return scale, min(1.5 * scale, largest)
-        scale *= 0.3
-    return 0.0, scale

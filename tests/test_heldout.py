@@ -25,6 +25,7 @@ from balinp.testing import assert_residual, comparison_residual, condition_numbe
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 COLDER = REGRESSION[0][0]
+LAYERWISE = {"joint_iterations": 0, "warmup": 10, "rate": 0.3}  # fits that need what is tested more than others do
 
 
 def objective(noise, heat, square, unit, weight):
@@ -104,7 +105,7 @@ def test_held_out_rows_give_the_noise_that_training_hides():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((1200, 3))
     y = np.sin(X[:, 0]) + X[:, 1] / 2 + 0.5 * rng.standard_normal(1200)
-    follow = {"max_temperature": 0.02, "evidence": False, "prior_precision": 0.12}
+    follow = {"max_temperature": 0.02, "evidence": False, "prior_precision": 0.12, **LAYERWISE}
     found, errors = [], []
     for share in (0.2, 0.0):
         model = BALIRegressor(validation_fraction=share, relevance=False, random_state=0, settings=follow)
@@ -289,11 +290,12 @@ def test_the_estimator_takes_the_settings_that_held_out_rows_chose():
     quick = {"max_iterations": 200, "random_state": 0}
     errors = []
     for share in (0.2, 0.0):
-        model = BALIRegressor(validation_fraction=share, **quick).fit(X, y)
+        model = BALIRegressor(validation_fraction=share, settings=LAYERWISE, **quick).fit(X, y)
         errors.append(np.sqrt(np.mean((model.predict(X) - y) ** 2)))
     assert errors[0] < 0.1, errors  # noise 0.05
     assert errors[1] > 0.15, errors  # negative control: the bends are lost
-    kept = BALIRegressor(validation_fraction=0.2, settings={"max_temperature": 0.15, "prior_precision": 0.1}, **quick)
+    hot = {"max_temperature": 0.15, "prior_precision": 0.1}
+    kept = BALIRegressor(validation_fraction=0.2, settings={**LAYERWISE, **hot}, **quick)
     assert np.sqrt(np.mean((kept.fit(X, y).predict(X) - y) ** 2)) > 0.15
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from balinp import MLP, ConvergenceWarning, Gaussian, InvalidArgumentError, Settings, fit, initial_state
-from balinp.solver import trusted_scale
 from balinp.testing import assert_residual, comparison_residual
 from balinp.training import has_plateaued
+from balinp.trust import trusted_scale
 
 pytestmark = pytest.mark.usefixtures("on_backend")
 

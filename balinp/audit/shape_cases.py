@@ -175,6 +175,10 @@ def _network(generator: np.random.Generator, s: dict[str, int]) -> Cases:
         ],
         "mlp.MLP.backward": [Case(z, {"output_gradient": y}, (g,)) for z, g in zip(layers, gradients)],
         "mlp.MLP.jacobians": [Case(z, {}, (J,)) for z, J in zip(layers, jacobians)],
+        "mlp.MLP.pushforward": [
+            Case(z, {"directions": w}, (mlp.pushforward(state.means, passes, state.means),))
+            for z, w in zip(layers, state.means)
+        ],
         "solver.BALIState.means": [Case(z, {}, (w,)) for z, w in zip(layers, state.means)],
         "solver.bali_step": [Case(flat, data)],
         "training.fit": [Case(flat, data, (end.history,))],
