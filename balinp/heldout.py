@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
 from .errors import ConvergenceWarning
 from .likelihoods import Categorical, Gaussian
 from .mlp import MLP
 from .prediction import mapped
-from .predictive import Predictive, predict_linearized, predict_monte_carlo
+from .predictive import Predictive, predict_linearized, predict_monte_carlo, probit_probabilities
 from .session import Session
 from .settings import Settings
 from .solver import BALIState
@@ -31,7 +31,8 @@ CLASSIFICATION: Ways = (({"prior_precision": 0.06}, {"prior_precision": 0.25}), 
 @dataclass(frozen=True)
 class HeldOut:
     """What the held-out rows said of ``settings``: their mean −log p(y) in nats, and those of the rows (n,) by weight
-    over mean weight; for a regression the noise and the temperature (relative to it) that make them most probable."""
+    over mean weight; for a regression the noise and the temperature (relative to it) that make them most probable, for
+    classes the temperature (relative to training's)."""
 
     settings: Settings
     loss: float
@@ -42,10 +43,11 @@ class HeldOut:
     def applied(self, state: BALIState) -> BALIState:
         """``state`` of a fit on all rows, to predict with this noise at this temperature.   (eq:held-out-noise)
 
-        Its covariances are those of the noise that its training learnt: θ σ̄²/s̄² makes them those of this noise.
+        Its covariances are those of the noise that its training learnt: θ σ̄²/s̄² makes them those of this noise. Of
+        classes θ is in units of the temperature of training (eq:held-out-temperature).
         """
         if self.likelihood is None:
-            return state
+            return replace(state, predictive_temperature=self.temperature * state.temperature)
         noise, learnt = _mean_noise(self.likelihood), _mean_noise(state.likelihood)
         heat = self.temperature * noise / learnt if state.temperature > 0 else 0.0
         return replace(state, likelihood=self.likelihood, predictive_temperature=heat)
@@ -135,14 +137,40 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
 
 
 def held_out_classes(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
-    """The mean −log probability of the labels held out.   (eq:held-out-choice)"""
+    """The mean −log probability of the labels held out, at the temperature that makes them most probable.
+    (eq:held-out-choice, eq:held-out-temperature)
+    """
     found = trial.results(settings, label)
     if found is None:
         return None
-    each = [np.asarray(p.probabilities)[np.arange(int(out.sum())), trial.y[out]] for out, _, p in found]
-    p, w = np.concatenate(each).astype(np.float64), trial.weights(found)
-    losses = -np.log(np.maximum(p, np.finfo(np.float64).tiny)) * (w / w.mean())
-    return HeldOut(settings, float(losses.mean()), losses)
+    w = trial.weights(found)
+    predicted = [(trial.y[out], p) for out, _, p in found]
+
+    def losses(heat: float) -> np.ndarray:
+        each = [probabilities_at(p, heat, trial.likelihood)[np.arange(len(y)), y] for y, p in predicted]
+        return -np.log(np.maximum(np.concatenate(each).astype(np.float64), np.finfo(np.float64).tiny))
+
+    def objective(log_heat: float) -> float:
+        return float(w @ losses(float(np.exp(log_heat)))) + log_heat**2 / 2
+
+    heat = float(np.exp(minimize_scalar(objective, bounds=(-4.0, 4.0), method="bounded").x))
+    held = losses(heat) * (w / w.mean())
+    return HeldOut(settings, float(held.mean()), held, temperature=heat)
+
+
+def probabilities_at(predictive: Predictive, heat: float, likelihood: Categorical) -> np.ndarray:
+    """Class probabilities (n, K) of ``predictive`` with the covariance of its logits times ``heat``.
+    (eq:held-out-temperature)
+    """
+    core = likelihood.backend
+    if predictive.draws is None:
+        logits, covariance = core.asarray(predictive.mean), core.asarray(heat * predictive.epistemic)
+        found: np.ndarray = core.to_host(probit_probabilities(logits, covariance, likelihood))
+        return found
+    centre = predictive.draws.mean(axis=0)
+    moved = core.asarray(centre + heat**0.5 * (predictive.draws - centre))
+    found = core.to_host(likelihood.probabilities(moved).mean(axis=0))
+    return found
 
 
 def held_out_noise(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:

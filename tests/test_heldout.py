@@ -248,7 +248,7 @@ def test_classes_take_the_way_that_gets_better_by_a_standard_error(monkeypatch):
 @pytest.mark.equation("eq:held-out-choice")
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_loss_of_classes_is_that_of_the_rows_held_out(weighted):
-    """−log of the probability of the label, weighted, as predicted by the same fits made by hand."""
+    """−log of the probability of the label, weighted, as predicted by the same fits made by hand at its temperature."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((60, 2)), rng.integers(0, 3, 60)
     weight = rng.uniform(0.5, 2, 60) if weighted else None
@@ -258,13 +258,13 @@ def test_the_loss_of_classes_is_that_of_the_rows_held_out(weighted):
     assert trial.folds == len(results) == 2
     total = count = 0.0
     for out, state, _ in results:
-        p = predict_linearized(state, x[out]).probabilities
+        p = predict_linearized(held.applied(state), x[out]).probabilities
         for row, label, w in zip(p, y[out], np.ones(60) if weight is None else weight[out]):
             total, count = total - w * np.log(row[label]), count + w
     assert held.loss == pytest.approx(total / count, rel=60 * np.finfo(float).eps)
     assert not np.any(results[0][0] & results[1][0])
     assert 16 <= results[0][0].sum() <= 20
-    assert held.applied(results[0][1]) is results[0][1]
+    assert held.applied(results[0][1]).predictive_temperature == held.temperature * results[0][1].temperature
     assert replace(trial, x=np.zeros((1000, 2))).folds == 1
 
 

@@ -245,18 +245,19 @@ def test_the_joint_steps_end_at_a_stationary_point():
 
 
 @pytest.mark.equation("eq:joint-step")
-def test_thirty_joint_steps_go_farther_than_a_hundred_layerwise_ones():
-    """The squared residual of five curves; the control is in it: the layerwise fit of the same seeds is above it. So it
-    was on all of 50 other seeds."""
-    for seed in range(5):
+def test_thirty_joint_steps_mostly_go_farther_than_a_hundred_layerwise_ones():
+    """By the squared residual of the mean, on eleven of twenty curves at least; on 41 of 50 others they did, at which
+    rate other seeds would fail this once in 600. Negative control: thirty layerwise steps do not pass for them."""
+
+    def residual(seed, joint, iterations):
         x, y = curve(seed)
-        losses = {}
-        for name, joint in (("joint", 30), ("layerwise", 0)):
-            settings = replace(JOINTLY, joint_iterations=joint, max_iterations=30 if joint else 100)
-            result = fit(x, y, MLP((2, 20, 1)), Gaussian(np.ones(1)), np.random.default_rng(seed), settings)
-            h = result.state.mlp.forward(result.state.means, x).outputs[-1]
-            losses[name] = float(np.mean((h - y) ** 2))
-        assert losses["joint"] < losses["layerwise"], losses
+        settings = replace(JOINTLY, joint_iterations=joint, max_iterations=iterations)
+        state = fit(x, y, MLP((2, 20, 1)), Gaussian(np.ones(1)), np.random.default_rng(seed), settings).state
+        return float(np.mean((state.mlp.forward(state.means, x).outputs[-1] - y) ** 2))
+
+    hundred = [residual(seed, 0, 100) for seed in range(20)]
+    assert sum(residual(seed, 30, 30) < other for seed, other in enumerate(hundred)) >= 11
+    assert sum(residual(seed, 0, 30) < other for seed, other in enumerate(hundred)) < 11
 
 
 @pytest.mark.equation("eq:joint-step")
