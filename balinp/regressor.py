@@ -158,11 +158,13 @@ class BALIRegressor(BALIEstimator):
 
     def _table_settings(self, rows: int) -> Settings:
         settings = super()._table_settings(rows)
-        whole = settings.batch_size is None and rows <= MOST_ROWS
-        if not whole or self.preset is not None or not self.hidden_widths or settings.prior != "independent":
+        joint = settings.batch_size is None and rows <= MOST_ROWS and settings.prior == "independent"
+        if not joint or self.preset is not None or not self.hidden_widths or self.noise != "constant":
             return settings
         given = {*(self.settings or {}), *(["max_iterations"] if self.max_iterations is not None else [])}
-        return replace(settings, **{name: value for name, value in JOINT.items() if name not in given})
+        budget = settings.max_iterations if "max_iterations" in given else JOINT["max_iterations"]
+        few = {name: min(JOINT[name], budget // 2) for name in ("joint_iterations", "warmup")}  # leave time for draws
+        return replace(settings, **{name: value for name, value in {**JOINT, **few}.items() if name not in given})
 
     def _relevance(
         self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -248,4 +249,4 @@ def _first_column(block: np.ndarray) -> np.ndarray:
 
 
 def _columns(block: np.ndarray) -> np.ndarray:
-    return block.reshape(len(block), -1) if block.ndim > 1 else block[:, None]
+    return block.reshape(len(block), prod(block.shape[1:]))  # one column of a vector; of no rows as well

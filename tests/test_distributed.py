@@ -28,6 +28,7 @@ from balinp import (  # noqa: E402
 from balinp.blocks import held_rows  # noqa: E402
 from balinp.distributed import ChunkBatch, DaskRows  # noqa: E402
 from balinp.heteroscedastic import Heteroscedastic  # noqa: E402
+from balinp.joint import curvature_product  # noqa: E402
 from balinp.testing.residuals import THRESHOLD, assert_residual, comparison_residual  # noqa: E402
 
 pytestmark = [
@@ -263,11 +264,32 @@ def counted_so_far():
     return TCP.balinp_sent
 
 
+@pytest.mark.equation("eq:curvature-product")
+@pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
+def test_a_product_with_the_curvature_is_that_of_one_machine(processes, chunks):
+    """And a fit of joint steps takes rows at workers; control: of half the rows it is another."""
+    state, x, y, settings = problem()
+    v = [np.random.default_rng(1).standard_normal(m.shape) for m in state.means]
+    w = np.random.default_rng(2).uniform(0.5, 2, N)
+
+    def product(x, w):
+        return curvature_product(state.mlp, state.likelihood, state.means, v, x, settings, w)
+
+    rows = held_rows(da.from_array(x, chunks=(chunks, 3)), da.from_array(w, chunks=(chunks,)))
+    for there, here, half in zip(product(*rows), product(x, w), product(x[:45], w[:45]), strict=True):
+        assert_residual(comparison_residual(there, here, size=N), f"{len(chunks)} chunks", "eq:curvature-product")
+        assert comparison_residual(half, here, size=N) > THRESHOLD
+    joint = {"hidden_widths": (4,), "max_iterations": 6, "random_state": 0, "draws": 5, "validation_fraction": 0}
+    model = BALIRegressor(**joint).fit(da.from_array(x, chunks=(chunks, 3)), da.from_array(y, chunks=(chunks, 2)))
+    assert np.all(np.isfinite(model.predict(x)))
+
+
 def test_the_regressor_takes_dask_arrays(processes):
     """Checks, scales, relevance, fit, held-out noise and predictions where the rows are; dtypes as in memory."""
     _, x, y, _ = problem(n=600)
     x, y = (3 * x + 1).astype("float32"), (np.sin(x[:, 0]) + 0.1 * y[:, 0]).astype("float32")
-    model = {"hidden_widths": (6,), "max_iterations": 3, "random_state": 0, "draws": 5}
+    layerwise = {"joint_iterations": 0, "warmup": 10, "rate": 0.3}  # joint steps have a test of their own
+    model = {"hidden_widths": (6,), "max_iterations": 3, "random_state": 0, "draws": 5, "settings": layerwise}
     here = BALIRegressor(**model).fit(x.astype(float), y.astype(float))
     there = BALIRegressor(**model).fit(da.from_array(x, chunks=(250, 2)).astype(float), spread(y.astype(float), 170))
     for a, b in zip(there.state_.means, here.state_.means, strict=True):

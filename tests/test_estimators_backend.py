@@ -20,6 +20,8 @@ from balinp.testing.device import DOUBLE
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 ROWS, GROWTH = 60, 100.0  # rounding grows over eight iterations: the largest ratio without GROWTH was measured as 18
 
+LAYERWISE = {"settings": {"joint_iterations": 0, "warmup": 8, "rate": 0.3}}
+
 
 def data(dtype="float64", outputs=0):
     rng = np.random.default_rng(0)
@@ -29,7 +31,9 @@ def data(dtype="float64", outputs=0):
 
 
 def regressor(**changes):
-    return BALIRegressor(**{"hidden_widths": (4,), "max_iterations": 8, "draws": 5, "random_state": 0, **changes})
+    return BALIRegressor(
+        **{"hidden_widths": (4,), "max_iterations": 8, "draws": 5, "random_state": 0, **LAYERWISE, **changes}
+    )
 
 
 def classifier(**changes):
@@ -49,7 +53,13 @@ def agree(computed, expected, what):
 
 @pytest.mark.parametrize("outputs", [0, 2])
 @pytest.mark.parametrize(
-    "changes", [{}, {"predictive": "linearized"}, {"noise": "input-dependent"}, {"batch_size": 16}]
+    "changes",
+    [
+        {},
+        {"predictive": "linearized"},
+        {"noise": "input-dependent"},
+        {"batch_size": 16},
+    ],
 )
 def test_regression_is_that_of_numpy_and_comes_back_as_it_was_given(backend, dtype, outputs, changes):
     X, y = data(dtype, outputs)

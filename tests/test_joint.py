@@ -305,16 +305,16 @@ def test_tables_begin_with_joint_steps_unless_something_else_was_asked_for():
     assert settings(5_000).joint_iterations == JOINT["joint_iterations"]
     assert settings(5_000, max_iterations=70).max_iterations == 70
     assert settings(5_000, settings={"warmup": 3}).warmup == 3
+    short = settings(5_000, max_iterations=12)
+    assert (short.joint_iterations, short.warmup) == (6, 6)  # the rest is for weights that are drawn
     plain = [
         settings(5_001),
         settings(100, batch_size=32),
         settings(100, hidden_widths=()),
         settings(100, preset="literal"),
+        settings(100, noise="input-dependent"),
         settings(100, settings={"prior": "tied"}),
         settings(100, settings={"joint_iterations": 0}),
     ]
     assert [s.joint_iterations for s in plain] == [0] * len(plain)
-    x, y = curve(n=40)
-    model = BALIRegressor(random_state=0, max_iterations=1, relevance=False, validation_fraction=0).fit(x, y)
-    streamed = BALIRegressor(random_state=0).partial_fit(x, y)
-    assert not np.allclose(model.state_.means[0], streamed.state_.means[0])
+    assert BALIRegressor()._fit_settings(100).joint_iterations == 0  # a batch of a stream, and the fit for relevance
