@@ -58,6 +58,7 @@ def test_waits_of_an_iteration(widths, kind, block_rows):
         ({"damping": 0.1}, 0),
         ({"prior": "tied"}, 0),
         ({"trust_region": True}, 3),
+        ({"joint_iterations": 99}, 4),
     ],
 )
 def test_waits_of_other_settings(changes, more):
