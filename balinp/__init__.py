@@ -18,6 +18,7 @@ from .errors import (
     NotPositiveDefiniteError,
 )
 from .heteroscedastic import Heteroscedastic
+from .joint import conjugate_gradients, curvature_product, joint_regression
 from .likelihoods import Categorical, Gaussian
 from .matrix_normal import MatrixNormal
 from .mlp import MLP, Activations
@@ -65,10 +66,13 @@ __all__ = [
     "Prior",
     "Settings",
     "bali_step",
+    "conjugate_gradients",
+    "curvature_product",
     "fit",
     "get_activation",
     "get_backend",
     "initial_state",
+    "joint_regression",
     "layer_posterior",
     "log_evidence",
     "predict_linearized",

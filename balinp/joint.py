@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .backend import Array, Backend
+from .backend import NUMPY, Array, Backend
 from .blocks import reduce_blocks
 from .likelihoods import Likelihood
 from .matrix_normal import MatrixNormal
@@ -44,8 +44,8 @@ def curvature_product(
     weights: Sequence[Array],
     directions: Sequence[Array],
     x: Array,
-    settings: Settings,
-    sample_weight: Array | None,
+    settings: Settings = Settings(),
+    sample_weight: Array | None = None,
 ) -> list[Array]:
     """H V, the Gauss–Newton precision of all weights times directions: per layer ∑ w_n a_lnᵀ (J_lnᵀ B_n dh_n)ᵀ.
     (eq:curvature-product)
@@ -83,7 +83,7 @@ def conjugate_gradients(
     right: Sequence[Array],
     posteriors: Sequence[MatrixNormal],
     iterations: int,
-    backend: Backend,
+    backend: Backend = NUMPY,
 ) -> list[Array]:
     """X with A X = ``right``, for the positive definite ``product`` X ↦ A X, after so many preconditioned steps.
     (eq:conjugate-gradients)
@@ -128,7 +128,7 @@ def joint_regression(
     damping: Any,
     signs: Sequence[Array],
     posteriors: Sequence[MatrixNormal],
-    backend: Backend,
+    backend: Backend = NUMPY,
 ) -> tuple[list[Array], list[Any]]:
     """(the step V of every layer, their effective numbers of parameters γ_l, 0-d arrays).
 

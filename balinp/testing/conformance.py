@@ -27,6 +27,7 @@ from . import (
     conformance_fit,
     conformance_heteroscedastic,
     conformance_iteration,
+    conformance_joint,
     conformance_layer,
     conformance_network,
     conformance_predictive,
@@ -88,6 +89,7 @@ def checks() -> list[Check]:
         *conformance_heteroscedastic.CHECKS,
         *conformance_iteration.CHECKS,
         *conformance_variants.CHECKS,
+        *conformance_joint.CHECKS,
         *conformance_fit.CHECKS,
         *conformance_predictive.CHECKS,
     )
