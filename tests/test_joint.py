@@ -199,6 +199,23 @@ def test_no_layer_counts_less_than_a_hundredth_of_its_parameters():
 
 
 @on_every_backend
+@pytest.mark.equation("eq:joint-parameters")
+def test_a_joint_iteration_learns_the_noise_by_its_count_of_parameters():
+    """From σ² = 1 at rate 1: the mean squared residual at the old means, and γ/N; control: without the count."""
+    x, y = curve()
+    settings = replace(JOINTLY, warmup=0)
+    state = initial_state(MLP((2, 6, 1)), Gaussian(np.ones(1)), np.random.default_rng(0), settings)
+    after = bali_step(state, x, y, np.random.default_rng(1), settings)
+    counts = [layer.effective_parameters for layer in after.layers]
+    residual = float(np.mean((state.mlp.forward(state.means, x).outputs[-1] - y) ** 2))
+    wanted = np.array([residual + min(sum(counts) / len(x), 0.9)])
+    ratio = comparison_residual(after.likelihood.noise_variance, wanted, scale=10.0, size=len(x))
+    assert_residual(ratio, "noise after a joint iteration", "eq:joint-parameters")
+    assert comparison_residual(np.array([residual]), wanted, scale=10.0, size=len(x)) > THRESHOLD
+    assert all(count >= 0.01 * m.size for count, m in zip(counts, state.means))
+
+
+@on_every_backend
 @pytest.mark.equation("eq:joint-step")
 def test_damping_is_the_mean_of_the_curvatures_diagonal_and_falls():
     rng = np.random.default_rng(3)
