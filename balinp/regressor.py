@@ -162,6 +162,8 @@ class BALIRegressor(BALIEstimator):
         if not joint or self.preset is not None or not self.hidden_widths or self.noise != "constant":
             return settings
         given = {*(self.settings or {}), *(["max_iterations"] if self.max_iterations is not None else [])}
+        if "joint_iterations" in given and settings.joint_iterations == 0:
+            return settings  # layerwise from the start, with what goes with that
         budget = settings.max_iterations if "max_iterations" in given else JOINT["max_iterations"]
         few = {name: min(JOINT[name], budget // 2) for name in ("joint_iterations", "warmup")}  # leave time for draws
         return replace(settings, **{name: value for name, value in {**JOINT, **few}.items() if name not in given})

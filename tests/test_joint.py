@@ -239,7 +239,7 @@ def curve(seed=0, n=80):
 @pytest.mark.equation("eq:joint-step")
 def test_the_joint_steps_end_at_a_stationary_point():
     """Noise and prior held fixed, the derivative of the penalised loss is nothing after enough joint steps, in units of
-    what rounding lets a loss tell; control: ten layerwise steps leave far more."""
+    what rounding lets a loss tell; control: as many layerwise steps leave far more."""
     x, y = curve(n=30)
     mlp, settings = MLP((2, 3, 1), "tanh"), Settings(joint_iterations=300, warmup=300, prior_precision=0.5)
     state = initial_state(mlp, Gaussian(0.3), np.random.default_rng(1), settings)
@@ -334,4 +334,5 @@ def test_tables_begin_with_joint_steps_unless_something_else_was_asked_for():
         settings(100, settings={"joint_iterations": 0}),
     ]
     assert [s.joint_iterations for s in plain] == [0] * len(plain)
+    assert settings(100, settings={"joint_iterations": 0}) == Settings()  # and with the budget and rate of such fits
     assert BALIRegressor()._fit_settings(100).joint_iterations == 0  # a batch of a stream, and the fit for relevance

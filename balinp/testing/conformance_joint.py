@@ -85,7 +85,7 @@ def solver(core: Any, seed: int) -> Iterator[Measurement]:
 
 
 def regression(core: Any, seed: int) -> Iterator[Measurement]:
-    """The step against a dense solve; γ_l, over all signs, against traces of a dense inverse."""
+    """The step against a dense solve; γ_l, for every pattern of signs, against a dense inverse."""
     widths = (1, 2, 1)
     rng, weights, x = _network(seed, widths)
     mlp, likelihood, settings = core.MLP(widths, "tanh"), core.Gaussian(np.array([0.5])), core.Settings()
@@ -108,13 +108,7 @@ def regression(core: Any, seed: int) -> Iterator[Measurement]:
     exact = np.stack([4 - terms[:, :4].sum(axis=1), 3 - terms[:, 4:].sum(axis=1)], axis=1)
     condition = float(np.linalg.cond(H + np.diag(tau)))
     single = ratio(counts, np.maximum(exact, least), "float64", 7.0, condition)
-    yield "eq:joint-parameters", "of single signs, cut below", single
-    traces = np.array([4 - TAU[0] * np.trace(inverted[:4, :4]), 3 - TAU[1] * np.trace(inverted[4:, 4:])])
-    yield (
-        "eq:joint-parameters",
-        "their mean before the cut",
-        ratio(exact.mean(axis=0), traces, "float64", 7.0, condition),
-    )
+    yield "eq:joint-parameters", "of every pattern of signs, cut below", single
 
 
 CHECKS = (
