@@ -19,10 +19,11 @@ from .errors import (
 )
 from .heteroscedastic import Heteroscedastic
 from .joint import conjugate_gradients, curvature_product, joint_regression
+from .joint_posterior import JointPosterior, joint_precision
 from .likelihoods import Categorical, Gaussian
 from .matrix_normal import MatrixNormal
 from .mlp import MLP, Activations
-from .predictive import Predictive, predict_linearized, predict_monte_carlo, probit_probabilities
+from .predictive import Predictive, predict_joint, predict_linearized, predict_monte_carlo, probit_probabilities
 from .regression import Prior, layer_posterior, log_evidence, pseudo_targets
 from .regressor import BALIRegressor
 from .settings import Settings
@@ -56,6 +57,7 @@ __all__ = [
     "InvalidArgumentError",
     "InvalidTypeError",
     "IterationRecord",
+    "JointPosterior",
     "LayerState",
     "LayerStatistics",
     "MatrixNormal",
@@ -72,9 +74,11 @@ __all__ = [
     "get_activation",
     "get_backend",
     "initial_state",
+    "joint_precision",
     "joint_regression",
     "layer_posterior",
     "log_evidence",
+    "predict_joint",
     "predict_linearized",
     "predict_monte_carlo",
     "probit_probabilities",

@@ -14,7 +14,7 @@ from .backend import Backend, get_backend
 from .checkpoint import EVERY, Checkpoint
 from .distinct import distinct_rows
 from .errors import InvalidArgumentError
-from .heldout import FEWEST_ROWS, MOST_ROWS, HeldOut, Trial, best_held_out
+from .heldout import FEWEST_ROWS, MOST_ROWS, best_held_out
 from .interruption import Interruption
 from .learning import learn, learn_batch
 from .likelihoods import Likelihood
@@ -26,6 +26,7 @@ from .scales import Standardizer
 from .session import Session
 from .settings import Settings
 from .training import Callback, IterationRecord
+from .trial import HeldOut, Trial
 from .validation import (
     Rows,
     as_features,
@@ -48,6 +49,7 @@ class BALIEstimator(Parameters, Predictor):
     """
 
     _preset: str | None
+    _predictives: tuple[str, ...] = ("monte_carlo", "linearized")
     history_: list[IterationRecord]
     _generator: np.random.Generator
 
@@ -197,8 +199,9 @@ class BALIEstimator(Parameters, Predictor):
         if not isinstance(self.backend, str):
             raise InvalidArgumentError(f"backend must be 'numpy' or 'cupy', got {self.backend!r}")
         get_backend(self.backend)
-        if self.predictive not in ("monte_carlo", "linearized"):
-            raise InvalidArgumentError(f"predictive must be 'monte_carlo' or 'linearized', got {self.predictive!r}")
+        if self.predictive not in self._predictives:
+            names = " or ".join(repr(name) for name in self._predictives)
+            raise InvalidArgumentError(f"predictive must be {names}, got {self.predictive!r}")
         if not hasattr(self.draws, "__index__") or self.draws < 1:
             raise InvalidArgumentError(f"draws must be an integer of at least 1, got {self.draws!r}")
         share = self.validation_fraction
@@ -236,8 +239,13 @@ class BALIEstimator(Parameters, Predictor):
         if known or not FEWEST_ROWS <= len(x) <= MOST_ROWS or not self._undecided(settings):
             return None
         rows, core = (gathered(x), gathered(targets), gathered(weight)), (self._network(), self._likelihood())
-        trial = Trial(*rows, *core, self._predict_seed, self.validation_fraction, self.predictive, session)
+        kind = self._predictive_kind(settings)
+        trial = Trial(*rows, *core, self._predict_seed, self.validation_fraction, kind, session)
         return best_held_out(trial, settings, self.settings or {})
+
+    def _predictive_kind(self, settings: Settings) -> str:
+        """The predictive that held-out rows judge."""
+        return self.predictive
 
     @abstractmethod
     def _undecided(self, settings: Settings) -> bool:

@@ -11,6 +11,7 @@ from .blocks import held_rows
 from .caller import warn_caller
 from .distinct import distinct_rows
 from .errors import InterruptedFitWarning
+from .heldout_joint import applied_jointly
 from .persistence import json_params
 from .rows import gathered
 from .session import Session
@@ -48,11 +49,15 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
             more["test"] = estimator._moved(watched, backend)[:2]
         core = estimator._network(), estimator._likelihood()
         result = session.fit("fit", x, targets, *core, generator, settings, **more)
-    estimator._generator = generator
     assert result is not None
     estimator.state_ = result.state
-    if held_out is not None:
+    if held_out is not None and held_out.posterior_noise is None:
         estimator.state_ = held_out.applied(result.state)
+    elif held_out is not None:
+        rows = tuple(gathered(part) for part in data)
+        x, targets, weight = estimator._moved(rows, result.state.mlp.backend)
+        estimator.state_ = applied_jointly(held_out, result.state, x, targets, weight, generator, estimator.draws)
+    estimator._generator = generator
     estimator.history_ = [estimator._in_units(record) for record in result.history]
     estimator.n_iter_, estimator.converged_ = result.state.iteration, result.converged
     estimator.n_rows_seen_ = float(len(data[0]) if data[2] is None else data[2].sum())

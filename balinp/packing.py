@@ -49,6 +49,8 @@ def packed_state(state: BALIState) -> tuple[dict[str, Any], dict[str, Any]]:
     elif isinstance(likelihood, Heteroscedastic):
         header["noise_limits"] = [likelihood.floor, likelihood.ceiling]
         arrays["reference_precision"] = likelihood.reference_precision
+    for index, draws in enumerate(state.deviations or ()):
+        arrays[f"deviations.{index}"] = draws
     for index, layer in enumerate(state.layers):
         numbers = {name: getattr(layer, name) for name in _LAYER_NUMBERS}
         header["layers"].append({**numbers, "count": layer.statistics.count})
@@ -103,7 +105,21 @@ def unpacked_state(
     heat = checked_number(state, "predictive_temperature", 0) if chosen else None
     if heat and not rest[0]:
         raise ModelFileError("predictive_temperature must be 0 where temperature is: there are no draws to widen")
-    return BALIState(mlp, likelihood, tuple(layers), *rest, *last, heat)
+    deviations = _unpacked_deviations(mlp, arrays, dtype) if "deviations.0" in arrays else None
+    return BALIState(mlp, likelihood, tuple(layers), *rest, *last, heat, deviations)
+
+
+def _unpacked_deviations(mlp: MLP, arrays: dict[str, np.ndarray], dtype: np.dtype) -> tuple[Any, ...]:
+    """The draws of a joint posterior, as many of every layer."""
+    draws = arrays["deviations.0"].shape[:1]
+    if not draws or draws[0] < 1:
+        raise ModelFileError("deviations must be draws of every layer's weights, at least one")
+    return tuple(
+        mlp.backend.asarray(
+            _checked(f"deviations of layer {index}", arrays[f"deviations.{index}"], (*draws, d, k), dtype)
+        )
+        for index, (d, k) in enumerate(mlp.shapes)
+    )
 
 
 def unpacked_record(record: dict[str, Any]) -> IterationRecord:

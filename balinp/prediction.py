@@ -13,7 +13,7 @@ from .backend import get_backend
 from .blocks import blocks
 from .errors import InvalidArgumentError, NotFittedError
 from .params import kin
-from .predictive import Predictive, predict_linearized, predict_monte_carlo
+from .predictive import Predictive, predict_joint, predict_linearized, predict_monte_carlo
 from .rows import gathered
 from .scales import Standardizer
 from .solver import BALIState
@@ -67,7 +67,7 @@ class Predictor(ABC):
 
             return predicted(lambda rows: self._by_blocks(rows, part), features)
         k = self._outputs()
-        drawn = self.draws if self.predictive == "monte_carlo" else k * (len(self.hidden_widths) + 2)
+        drawn = k * (len(self.hidden_widths) + 2) if self.predictive == "linearized" else self.draws
         each = 8 * (3 * self.n_features_in_ + 6 * k * drawn)  # of a row: scaled; its draws and what is made of them
         rows = max(1, PREDICTED_BYTES // (PREDICTIVE_ROWS * each)) * PREDICTIVE_ROWS
         parts = [part(self._predictive_of(features[block])) for block in blocks(len(features), rows)]
@@ -82,6 +82,8 @@ class Predictor(ABC):
         with np.errstate(over="ignore", invalid="ignore"):
             if self.predictive == "linearized":
                 found = predict_linearized(self.state_, core.asarray(x))
+            elif self._joint():
+                found = predict_joint(self.state_, core.asarray(x))
             else:
                 seed = as_generator(self._predict_seed)
                 found = predict_monte_carlo(self.state_, core.asarray(x), seed, self.draws)
@@ -91,6 +93,10 @@ class Predictor(ABC):
                 "X lies so far from the training data that the prediction overflows; check its units"
             )
         return predictive
+
+    def _joint(self) -> bool:
+        """Whether predictions are by draws of the joint posterior."""
+        return self.predictive == "joint" and self.state_.deviations is not None
 
     def _host(self, values: Any) -> Any:
         """``values`` as a NumPy array if they are one of the backend; anything else as it is."""

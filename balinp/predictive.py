@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from math import log, pi
 from typing import Any
@@ -25,10 +25,10 @@ class Predictive:
     epistemic (n, K, K): covariance of h over the posterior of the weights.
     epistemic_by_layer (L, n, K, K): its split by layer, summing to it; None for Monte Carlo.
     probabilities (n, K): of the classes; None for the Gaussian.
-    draws (S, n, K): the sampled outputs h; None for the linearised predictive.
+    draws (S, n, K): the sampled outputs h; None in closed form.
     draw_variances (S, n, K): the noise variances of the draws, where they differ (heteroscedastic).
     normal: whether the density of y is the normal one with this mean and covariance, draws or not, as it is where rows
-    held out of the fit chose the epistemic covariance by that density (eq:held-out-noise).
+    held out of the fit chose the epistemic covariance by that density (eq:held-out-noise, eq:held-out-joint).
     """
 
     mean: Array
@@ -170,6 +170,30 @@ def _monte_carlo_block(state: BALIState, samples: list[list[Array]], x: Array) -
         samples
     )
     return Predictive(mean, aleatoric, epistemic, probabilities=p, draws=h)
+
+
+def predict_joint(state: BALIState, x: Array, block_rows: int = 1024) -> Predictive:
+    """f(x) ~ N(h_L(M), J C Jᵀ) by the draws Δ_s of the joint posterior that ``state`` has: h_s = h_L(M) + J Δ_s.
+    (eq:joint-predictive)
+
+    x (n, D). Linear in the weights about their means. Raises InvalidArgumentError if the state has no draws: a
+    regression's fit with held-out rows makes them, or balinp.joint_posterior.
+    """
+    deviations = state.deviations
+    if deviations is None:
+        raise InvalidArgumentError("state must have deviations, the draws of a joint posterior, got None")
+    return _by_blocks(lambda rows: _joint_block(state, deviations, rows), x, block_rows, state.mlp.backend)
+
+
+# eq:joint-predictive
+def _joint_block(state: BALIState, deviations: Sequence[Array], x: Array) -> Predictive:
+    mlp, weights = state.mlp, state.means
+    activations = mlp.forward(weights, x)
+    mean = activations.outputs[-1]
+    change = mlp.pushforward(weights, activations, deviations)  # (S, n, K)
+    rows = mlp.backend.xp.moveaxis(change, 0, 1)
+    epistemic = mlp.backend.xp.swapaxes(rows, 1, 2) @ rows / len(change)  # eq:joint-predictive: about h_L(M)
+    return Predictive(mean, state.likelihood.aleatoric(mean), epistemic, draws=mean + change, normal=True)
 
 
 def _heat(state: BALIState) -> float:

@@ -12,9 +12,10 @@ from .base import BALIEstimator
 from .errors import InvalidArgumentError
 from .heldout import MOST_ROWS
 from .heteroscedastic import Heteroscedastic
+from .joint_posterior import MOST_WEIGHTS
 from .likelihoods import Gaussian
 from .prediction import mapped
-from .predictive import Predictive, predict_monte_carlo
+from .predictive import Predictive, predict_joint, predict_monte_carlo
 from .relevance import input_relevance
 from .rows import RowSource, gathered
 from .scales import Standardizer
@@ -39,27 +40,30 @@ class BALIRegressor(BALIEstimator):
     """Bayesian neural-network regression by BALI: predictions with aleatoric and epistemic uncertainty.
 
     Parameters: hidden_widths (() is Bayesian linear regression), activation ("relu", "tanh", "gelu", "identity"),
-    predictive ("monte_carlo" or "linearized"), draws (of the Monte-Carlo predictive), batch_size ("auto": all rows up
-    to 20 000; None: all), max_iterations (rounded up to whole passes over the data), shared_noise (one noise variance
-    for all outputs), preset ("literal": the abstract's reading alone), settings (a dict of Settings fields, to change
-    any detail), random_state, noise ("constant", or "input-dependent": the network learns a log-variance for every
-    target beside its mean), relevance (a first fit finds how much each input counts, and the inputs are scaled by it),
+    predictive ("joint": by draws of the joint posterior of all weights, where held-out rows were predicted so, which is
+    for networks of up to 2 000 weights, and else "monte_carlo", by networks drawn from the layers' posteriors; or
+    "linearized", by the latter in closed form), draws (their number), batch_size ("auto": all rows up to 20 000; None:
+    all), max_iterations (rounded up to whole passes over the data), shared_noise (one noise variance for all outputs),
+    preset ("literal": the abstract's reading alone), settings (a dict of Settings fields, to change any detail),
+    random_state, noise ("constant", or "input-dependent": the network learns a log-variance for every target beside its
+    mean), relevance (a first fit finds how much each input counts, and the inputs are scaled by it),
     validation_fraction (the share of rows held out of each of two fits with either of two settings: of 20 to 5 000 rows
     and hidden layers they choose between the settings and estimate the constant noise, for which training residuals are
-    too small, and the temperature of predictions, for which training's is too low; 0: never), backend ("numpy",
-    or "cupy": on the GPU), forgetting (for partial_fit: with every batch older rows count this share less; None: see
+    too small, and the temperature of predictions, for which training's is too low; 0: never), backend ("numpy", or
+    "cupy": on the GPU), forgetting (for partial_fit: with every batch older rows count this share less; None: see
     there), verbose (1: a line on stderr for each of the fits, 2: for each iteration). After fit with constant noise
     also: noise_variance_ (outputs,), in squared units of y.
     """
 
     _estimator_type = "regressor"
     _preset = None
+    _predictives = ("joint", "monte_carlo", "linearized")
 
     def __init__(
         self,
         hidden_widths: tuple[int, ...] = (50,),
         activation: str = "relu",
-        predictive: str = "monte_carlo",
+        predictive: str = "joint",
         draws: int = 100,
         batch_size: int | str | None = "auto",
         max_iterations: int | None = None,
@@ -102,15 +106,21 @@ class BALIRegressor(BALIEstimator):
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of y at X (n, d), noise included: (n, n_samples) or (n, outputs, n_samples); each is one network's, as
-        far from the mean of ``draws`` networks as held-out rows wanted."""
+        far from the mean as held-out rows wanted; with predictive="joint" one of the ``draws`` that fit made, the same
+        one again only if more are asked for."""
         self._check_fitted()
         generator = as_generator(random_state)
         features = as_features(self._host(X), self.n_features_in_, self._names())
         x = self.x_scaler_.transform(gathered(features), self._dtype)
         core = self.state_.mlp.backend
-        predictive = predict_monte_carlo(self.state_, core.asarray(x), generator, max(n_samples, self.draws))
-        drawn: Any = mapped(predictive, core.to_host)
-        h, variances = drawn.draws[:n_samples], drawn.draw_variances
+        if self._joint():
+            drawn: Any = mapped(predict_joint(self.state_, core.asarray(x)), core.to_host)
+            kept = len(drawn.draws)
+            h, variances = drawn.draws[generator.choice(kept, n_samples, replace=n_samples > kept)], None
+        else:
+            predictive = predict_monte_carlo(self.state_, core.asarray(x), generator, max(n_samples, self.draws))
+            drawn = mapped(predictive, core.to_host)
+            h, variances = drawn.draws[:n_samples], drawn.draw_variances
         variance = self._noise() if variances is None else variances[:n_samples]
         noise = generator.standard_normal(h.shape).astype(h.dtype)
         y = (h + noise * np.sqrt(variance)) * self.y_scaler_.scale + self.y_scaler_.offset
@@ -178,6 +188,14 @@ class BALIRegressor(BALIEstimator):
 
     def _undecided(self, settings: Settings) -> bool:
         return settings.learn_noise and self.noise == "constant"
+
+    def _predictive_kind(self, settings: Settings) -> str:
+        many = sum(d * k for d, k in self._network().shapes) > MOST_WEIGHTS
+        return (
+            "monte_carlo"
+            if self.predictive == "joint" and (many or settings.prior != "independent")
+            else self.predictive
+        )
 
     def _outputs(self) -> int:
         return len(self.y_scaler_.offset)

@@ -56,7 +56,8 @@ class BALIState:
     """A network in training. ``temperature`` 0 means: not yet sampled, weights at the mean. ``step_scale`` is the trust
     region's present value; ``training_loss`` the mean loss in nats that the last iteration met;
     ``parameters_per_target`` what the temperature is set by. ``predictive_temperature`` is that of predictions where
-    held-out rows chose one; None: ``temperature``, and so it is again after another iteration."""
+    held-out rows chose one; None: ``temperature``. ``deviations`` (S, D_l, K_l) per layer are draws about the means of
+    the joint posterior, where predictions are by it. Another iteration ends both."""
 
     mlp: MLP
     likelihood: Likelihood
@@ -67,6 +68,7 @@ class BALIState:
     training_loss: float = float("nan")
     parameters_per_target: float = 0.0
     predictive_temperature: float | None = None
+    deviations: tuple[Array, ...] | None = None
 
     @property
     def means(self) -> list[Array]:

@@ -5,7 +5,8 @@ Run: OPENBLAS_NUM_THREADS=1 python benchmarks/gap.py [--seeds 5]
 The two curves of examples/toy.py, BALIRegressor's defaults. Per seed: the mean epistemic deviation in the middle half
 of the gap, and outside the data, over that on the data; of the linearised predictive, by layer and in all, and of the
 joint posterior N(M, (H + diag τ)⁻¹) at the same weights, noise and prior precisions, H the dense Gauss–Newton precision
-of all weights (balinp.testing.gradients.dense_ggn). A temperature would scale all of a column alike and no ratio.
+of all weights (balinp.testing.gradients.dense_ggn), and of what the estimator predicts: draws of that posterior with the
+noise that held-out rows chose. A temperature would scale all of a column alike and no ratio.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from balinp.testing.gradients import dense_ggn, weight_jacobians
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from toy import CURVES
 
-COLUMNS = ("first layer", "output layer", "both", "joint posterior")
+COLUMNS = ("first layer", "output layer", "both", "joint posterior", "as predicted")
 
 
 def deviations(name: str, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Which points of the grid lie where, and their deviations (4, points) in the order of COLUMNS."""
+    """Which points of the grid lie where, and their deviations (5, points) in the order of COLUMNS."""
     curve = CURVES[name]
     x, y = curve.rows(120, np.random.default_rng(seed))
     model, grid = BALIRegressor(random_state=seed).fit(x, y), np.linspace(*curve.shown, 200)
@@ -42,6 +43,7 @@ def deviations(name: str, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]
     joint = np.einsum("np,pn->n", J, np.linalg.solve(precision, J.T))
     assert found.epistemic_by_layer is not None
     variances = [*found.epistemic_by_layer[:, :, 0, 0], found.epistemic[:, 0, 0], joint]
+    variances.append(model.predict_distribution(grid[:, None]).epistemic[:, 0, 0])
     return curve.parts(grid), np.sqrt(np.array(variances))
 
 
@@ -53,7 +55,7 @@ def main() -> None:
     print(f"Output of `OPENBLAS_NUM_THREADS=1 python benchmarks/gap.py --seeds {len(seeds)}`; seeds {list(seeds)};")
     print(f"balinp {balinp.__version__}, numpy {np.__version__}, python {platform.python_version()}\n")
     print("Epistemic deviation over that on the data; median of the seeds (least, most).\n")
-    print(f"| curve | where | {' | '.join(COLUMNS)} |\n|---|---|---|---|---|---|")
+    print(f"| curve | where | {' | '.join(COLUMNS)} |\n|---|---|---|---|---|---|---|")
     for name in CURVES:
         found = [deviations(name, seed) for seed in seeds]
         for part in ("gap", "outside"):

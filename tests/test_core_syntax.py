@@ -17,7 +17,19 @@ LIBRARIES = {"numpy", "scipy", "cupy", "cupyx"}
 FOLDER = Path(balinp.__file__).parent
 SHELL = {"backend", "base", "cli", "classifier", "errors", "metrics", "options", "params", "persistence"}
 SHELL |= {"commands", "distinct", "doctor", "evaluation", "html_report", "outputs"}
-SHELL |= {"heldout", "regressor", "relevance", "report", "schema", "table", "validation", "__init__", "__main__"}
+SHELL |= {
+    "heldout",
+    "heldout_joint",
+    "trial",
+    "regressor",
+    "relevance",
+    "report",
+    "schema",
+    "table",
+    "validation",
+    "__init__",
+    "__main__",
+}
 SHELL |= {"checkpoint", "files", "interruption", "learning", "packing", "progress", "session", "streaming"}
 SHELL |= {"blocks", "distributed", "rows", "scales", "caller", "cupy_backend", "prediction"}
 

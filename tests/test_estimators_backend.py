@@ -19,6 +19,7 @@ from balinp.testing.device import DOUBLE
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 ROWS, GROWTH = 60, 100.0  # rounding grows over eight iterations: the largest ratio without GROWTH was measured as 18
+SEARCHED = 1_000.0  # with noises found by a search that ends where rounding hides its gradient: measured as 1 500
 
 LAYERWISE = {"settings": {"joint_iterations": 0, "warmup": 8, "rate": 0.3}}
 
@@ -46,8 +47,8 @@ def on(backend, value) -> np.ndarray:
     return backend.to_host(value)
 
 
-def agree(computed, expected, what):
-    ratio = comparison_residual(computed, expected, GROWTH, scale=1.0, size=ROWS)
+def agree(computed, expected, what, growth=GROWTH):
+    ratio = comparison_residual(computed, expected, growth, scale=1.0, size=ROWS)
     assert_residual(ratio, what, "backend")
 
 
@@ -64,17 +65,17 @@ def agree(computed, expected, what):
 def test_regression_is_that_of_numpy_and_comes_back_as_it_was_given(backend, dtype, outputs, changes):
     X, y = data(dtype, outputs)
     model, reference = regressor(backend=backend.name, **changes), regressor(**changes).fit(X, y)
-    moved = backend.asarray(X)
+    moved, growth = backend.asarray(X), SEARCHED if reference.state_.deviations is not None else GROWTH
     model.fit(moved, backend.asarray(y), test=(moved, y))
     for mean, std in (model.predict(moved, return_std=True), model.predict(X, return_std=True)):
         kind = backend if mean is not None and isinstance(mean, backend.xp.ndarray) else NUMPY
         assert on(kind, mean).dtype == on(kind, std).dtype == dtype
         agree(on(kind, mean), reference.predict(X), "mean")
-        agree(on(kind, std), reference.predict(X, return_std=True)[1], "deviation")
+        agree(on(kind, std), reference.predict(X, return_std=True)[1], "deviation", growth)
     assert isinstance(model.predict(X), np.ndarray)
     assert on(backend, model.predict(moved)).shape == y.shape
     assert on(backend, model.sample_y(moved, 2)).shape == (*y.shape, 2)
-    agree(model.sample_y(X, 2), reference.sample_y(X, 2), "draws")
+    agree(model.sample_y(X, 2), reference.sample_y(X, 2), "draws", growth)
     assert model.score(moved, backend.asarray(y)) == pytest.approx(
         reference.score(X, y), rel=1e-3 if dtype == "float32" else 1e-9
     )
@@ -84,13 +85,13 @@ def test_regression_is_that_of_numpy_and_comes_back_as_it_was_given(backend, dty
         if field.name == "normal":
             assert mine is theirs
         elif mine is not None:
-            agree(on(backend, mine), theirs, field.name)
+            agree(on(backend, mine), theirs, field.name, growth)
     assert model.state_.mlp.backend is backend
     assert isinstance(model.state_.means[0], backend.xp.ndarray)
     assert [r.iteration for r in model.history_] == [r.iteration for r in reference.history_]
     if not changes.get("noise"):
         assert isinstance(model.noise_variance_, np.ndarray)
-        agree(model.noise_variance_.astype(dtype), reference.noise_variance_.astype(dtype), "noise")
+        agree(model.noise_variance_.astype(dtype), reference.noise_variance_.astype(dtype), "noise", growth)
 
 
 def test_classification_is_that_of_numpy_and_comes_back_as_it_was_given(backend, dtype):

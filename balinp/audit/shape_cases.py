@@ -192,6 +192,7 @@ def _network(generator: np.random.Generator, s: dict[str, int]) -> Cases:
         "predictive.Predictive.entropy": [Case(flat, {}, (drawn.entropy(NUMPY),))],
         "predictive.predict_linearized": [Case(flat, {"x": x})],
         "predictive.predict_monte_carlo": [Case(flat, {"x": x})],
+        "predictive.predict_joint": [Case(flat, {"x": x})],
         "predictive.probit_probabilities": [
             Case(flat, {"covariance": V}, (probit_probabilities(y, V, Categorical()),))
         ],

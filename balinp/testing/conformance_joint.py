@@ -111,7 +111,38 @@ def regression(core: Any, seed: int) -> Iterator[Measurement]:
     yield "eq:joint-parameters", "of every pattern of signs, cut below", single
 
 
+def posterior(core: Any, seed: int) -> Iterator[Measurement]:
+    """H with row weights; variances and draws at a heat against a dense inverse."""
+    for widths, dtype in itertools.product(WIDTHS, DTYPES):
+        rng, weights, x = _network(seed, widths)
+        w, mlp, variance = rng.uniform(0.5, 2, len(x)), core.MLP(widths, "tanh"), np.linspace(0.5, 1, widths[-1])
+        J, what = _jacobian(weights, x), f"{widths}, {dtype}"
+        growth, heat = 10 * float(np.prod([1 + norm(m) for m in weights])), 0.3
+        given = [part.astype(dtype) for part in weights]
+        rest = (x.astype(dtype), core.Settings(), w.astype(dtype))
+        H = np.asarray(core.joint_precision(mlp, core.Gaussian(variance.astype(dtype)), given, *rest))
+        expected = np.einsum("n,nip,i,niq->pq", w, J, 1 / variance, J)
+        yield "eq:joint-posterior", f"H, {what}", ratio(H.astype(dtype), expected, dtype, norm(expected) * growth)
+        taus = [0.5 + layer for layer in range(len(weights))]
+        precision = expected / heat + np.diag(np.repeat(taus, [m.size for m in weights]))
+        inverted, condition = inverse(precision), float(np.linalg.cond(precision))
+        found = core.JointPosterior.of(expected, taus, mlp.shapes, mlp.backend)
+        kept = heat / (heat + np.asarray(found.eigenvalues))
+        v = np.einsum("nkp,pq,nkq->nk", J, inverted, J)
+        got = np.asarray(found.shares(J)) @ kept
+        yield "eq:joint-posterior", f"variances, {what}", ratio(got, v, "float64", norm(v), condition)
+        layers = [np.asarray(part) for part in found.deviations(np.eye(len(H)), heat)]
+        roots = np.stack([_flat([part[s] for part in layers]) for s in range(len(H))])
+        single = ratio(roots.T @ roots, inverted, "float64", norm(inverted), condition)
+        yield "eq:joint-posterior", f"draws, {what}", single
+
+
 CHECKS = (
+    (
+        posterior,
+        ("MLP", "Gaussian", "Settings", "joint_precision", "JointPosterior"),
+        {"eq:joint-posterior": "C(h) = (H/h + diag τ)⁻¹ = V diag(h/(h + λ)) Vᵀ"},
+    ),
     (
         products,
         ("MLP", "Gaussian", "Settings", "curvature_product"),

@@ -11,7 +11,8 @@ from scipy import special, stats
 
 from .conformance_iteration import LITERAL, mean_weights, problem
 from .conformance_layer import Measurement, norm, ratio
-from .gradients import dense_linearized_predictive
+from .gradients import dense_linearized_predictive, weight_jacobians
+from .oracles import vec
 from .reference_network import ReferenceNetwork, softmax
 from .strategies import random_spd
 
@@ -113,6 +114,24 @@ def monte_carlo(core: Any, seed: int) -> Iterator[Measurement]:
             yield name, f"{part}, {what}", value
 
 
+def joint(core: Any, seed: int) -> Iterator[Measurement]:
+    """Mean, draws and covariance of the network linearised about its means, for draws that the state has."""
+    for state, x, _, what in _states(core, seed):
+        if what == "Categorical":
+            continue
+        generator, weights = np.random.default_rng([seed, 13]), mean_weights(state)
+        deviations = tuple(generator.standard_normal((7, *w.shape)) for w in weights)
+        drawing = core.BALIState(state.mlp, state.likelihood, state.layers, TEMPERATURE, 1.0, deviations=deviations)
+        got, network = core.predict_joint(drawing, x), ReferenceNetwork("tanh")
+        J = np.concatenate(weight_jacobians(cast(Any, network), weights, x), axis=2)
+        flat = np.stack([np.concatenate([vec(part[s]) for part in deviations]) for s in range(7)])
+        change, mean = np.einsum("nkp,sp->snk", J, flat), network.forward(weights, x).outputs[-1]
+        epistemic, name = np.einsum("sni,snj->nij", change, change) / 7, "eq:joint-predictive"
+        for part, expected in (("draws", mean + change), ("mean", mean), ("epistemic", epistemic)):
+            value = ratio(getattr(got, part), expected, "float64", 1 + norm(change) ** 2, 100.0)
+            yield name, part, value
+
+
 def densities(core: Any, seed: int) -> Iterator[Measurement]:
     """log p(y) of both predictives for a Gaussian likelihood, against scipy; entropy of class probabilities."""
     backend = core.get_backend("numpy")
@@ -158,6 +177,11 @@ CHECKS = (
         monte_carlo,
         (*STATES, "predict_monte_carlo"),
         {"eq:monte-carlo-predictive": "moments of h over sampled networks"},
+    ),
+    (
+        joint,
+        (*STATES, "predict_joint"),
+        {"eq:joint-predictive": "h_s = h_L(M) + J Δ_s, moments about h_L(M)"},
     ),
     (
         densities,

@@ -1,0 +1,128 @@
+"""What held-out rows say where predictions are by the joint posterior: the noise, and the noise it is to believe in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+from .backend import Array
+from .joint_posterior import joint_posterior, weight_jacobian, with_joint_draws
+from .likelihoods import Gaussian
+from .predictive import predict_joint
+from .settings import Settings
+from .solver import BALIState
+from .trial import HeldOut, Trial
+
+HEATS = (-10.0, 4.0)  # the range of log h
+EXACT = {"ftol": 0.0, "gtol": 1e-12}  # until rounding ends the search: backends are to agree
+
+
+def held_out_joint(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
+    """The noise σ² and the joint posterior's noise ν under which the targets held out are most probable.
+    (eq:held-out-joint)
+
+    None if a fit was interrupted.
+    """
+    found = trial.results(settings, label)
+    if found is None:
+        return None
+    core, known, w = trial.mlp.backend, trial.likelihood.noise_variance, trial.weights(found)
+    square = np.concatenate([(trial.y[out] - p.mean).astype(np.float64) ** 2 for out, _, p in found])
+    mean = np.maximum(np.average(square, axis=0, weights=w), settings.noise_floor)  # ρ_k
+    if known.ndim == 0:
+        mean = np.full_like(mean, mean.mean())
+    shares, eigenvalues = [], []
+    for out, state, _ in found:
+        x, missing = (core.asarray(trial.x[rows].astype(np.float64)) for rows in (~out, out))
+        kept = None if trial.weight is None else core.asarray(trial.weight[~out])
+        posterior = joint_posterior(state, Gaussian(core.asarray(mean), core), x, settings, kept)
+        wide = [m.astype(np.float64) for m in state.means]
+        shares.append(core.to_host(posterior.shares(weight_jacobian(trial.mlp, wide, missing))))
+        eigenvalues.append(core.to_host(posterior.eigenvalues))
+    noise, heat = most_probable_joint(square, shares, eigenvalues, mean, w, settings.noise_floor, known.ndim == 0)
+    total = noise + _variances(shares, eigenvalues, heat)[0]
+    losses = (np.log(2 * np.pi * total) + square / total).sum(axis=1) / 2 * (w / w.mean())
+
+    def likelihood(variance: np.ndarray) -> Gaussian:
+        return Gaussian(core.asarray(variance.astype(trial.y.dtype)), core)
+
+    chosen = likelihood(noise.reshape(known.shape))
+    return HeldOut(settings, float(losses.mean()), losses, chosen, posterior_noise=likelihood(heat * mean))
+
+
+def applied_jointly(
+    held: HeldOut, state: BALIState, x: Array, y: Array, sample_weight: Array | None, generator: Any, draws: int
+) -> BALIState:
+    """``state`` of a fit on all rows, x (N, D), y (N, K), sample_weight (N,), to predict by so many draws of its joint
+    posterior with the noise that held-out rows chose, or more.   (eq:held-out-joint)
+
+    More where the rows that this fit has seen are farther from its mean than rows not seen were said to be: then it is
+    a worse fit than those that were judged.
+    """
+    core, noise = state.mlp.backend, held.likelihood
+    assert noise is not None
+    assert held.posterior_noise is not None
+    state = replace(state, likelihood=noise)
+    state = with_joint_draws(state, held.posterior_noise, x, generator, draws, held.settings, sample_weight)
+    predictive = predict_joint(state, x)
+    excess = core.to_host((y - predictive.mean) ** 2 - core.xp.diagonal(predictive.covariance, axis1=1, axis2=2))
+    weight = None if sample_weight is None else core.to_host(sample_weight)
+    lacking = np.average(excess.astype(np.float64), axis=0, weights=weight)
+    if noise.noise_variance.ndim == 0:
+        lacking = lacking.mean()
+    raised = noise.noise_variance + core.asarray(np.maximum(lacking, 0).astype(y.dtype))
+    return replace(state, likelihood=Gaussian(raised, core))
+
+
+def most_probable_joint(
+    square: np.ndarray,
+    shares: Sequence[np.ndarray],
+    eigenvalues: Sequence[np.ndarray],
+    mean: np.ndarray,
+    weight: np.ndarray,
+    floor: float,
+    shared: bool = False,
+) -> tuple[np.ndarray, float]:
+    """(σ² (k,), or (1,) if ``shared``, and h) that maximise ∑ w_n log N(r_nk | 0, σ_k² + v_nk(h)) − ½ (log θ)²,
+    θ = h ρ̄/σ̄² by geometric means.   (eq:held-out-joint)
+
+    Shapes: squared residuals (n, k), of one fit after the other, whose ``shares`` (n_f, k, p) and ``eigenvalues`` (p,)
+    give v; ``mean`` ρ (k,), weights (n,); each σ_k² is at least ``floor``.
+    """
+    k = square.shape[1]
+    outputs = 1 if shared else k
+    level = np.mean(np.log(mean))
+
+    def objective(p: np.ndarray) -> tuple[float, np.ndarray]:
+        noise, (variance, by_heat) = np.exp(p[:-1]), _variances(shares, eigenvalues, float(np.exp(p[-1])))
+        total, theta = noise + variance, p[-1] + level - np.mean(p[:-1])  # log θ
+        slope = weight[:, None] * (1 / total - square / total**2) / 2
+        by_noise = noise * (slope.sum(axis=0) if not shared else slope.sum())
+        loss = weight @ (np.log(total) + square / total).sum(axis=1) / 2 + theta**2 / 2
+        return float(loss), np.append(by_noise - theta / outputs, np.sum(slope * by_heat) + theta)
+
+    each = square.mean(keepdims=True)[0] if shared else square.mean(axis=0)
+    low = float(np.log(floor))
+    high = max(float(np.log(square.max() + floor)), low + 1)  # beyond the largest residual the likelihood only falls
+    start = np.clip(np.log(each / 2 + floor), low, high)
+    bounds = [(low, high)] * outputs + [HEATS]
+    tries = [
+        minimize(objective, np.append(start, heat), jac=True, method="L-BFGS-B", bounds=bounds, options=EXACT)
+        for heat in (-6.0, -3.0, 0.0, 2.0)  # it may have more than one maximum
+    ]
+    best = min(tries, key=lambda found: found.fun)
+    return np.exp(best.x[:-1]), float(np.exp(best.x[-1]))
+
+
+def _variances(
+    shares: Sequence[np.ndarray], eigenvalues: Sequence[np.ndarray], heat: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """v(h) (n, k) and its derivative in log h: ∑_i (JV)²_i h/(h + λ_i), and with h λ_i/(h + λ_i)².
+    (eq:held-out-joint)"""
+    pairs = [(part, heat / (heat + values)) for part, values in zip(shares, eigenvalues)]
+    value = np.concatenate([part @ kept for part, kept in pairs])
+    return value, np.concatenate([part @ (kept * (1 - kept)) for part, kept in pairs])

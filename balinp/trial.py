@@ -1,0 +1,109 @@
+"""Fits that lack some of the rows, to be judged by them, and what the judges find (``balinp.heldout``)."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .errors import ConvergenceWarning
+from .likelihoods import Categorical, Gaussian
+from .mlp import MLP
+from .prediction import mapped
+from .predictive import Predictive, predict_linearized, predict_monte_carlo
+from .session import Session
+from .settings import Settings
+from .solver import BALIState
+
+FOLDS, DRAWS = 2, 100
+ONE_FOLD_ROWS = 1_000  # of classes: a fifth of so many rows tells prior precisions apart
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the held-out rows said of ``settings``: their mean −log p(y) in nats, and those of the rows (n,) by weight
+    over mean weight; for a regression the noise that makes them most probable, with the temperature (relative to it) or
+    the noise that the joint posterior is to believe in; for classes the temperature (relative to
+    training's)."""
+
+    settings: Settings
+    loss: float
+    losses: np.ndarray
+    likelihood: Gaussian | None = None
+    temperature: float = 1.0
+    posterior_noise: Gaussian | None = None
+
+    def applied(self, state: BALIState) -> BALIState:
+        """``state`` of a fit on all rows, to predict with this noise at this temperature.   (eq:held-out-noise)
+
+        Its covariances are those of the noise that its training learnt: θ σ̄²/s̄² makes them those of this noise. Of
+        classes θ is in units of the temperature of training (eq:held-out-temperature). With a
+        ``posterior_noise`` see balinp.heldout_joint.
+        """
+        if self.likelihood is None:
+            return replace(state, predictive_temperature=self.temperature * state.temperature)
+        noise, learnt = mean_noise(self.likelihood), mean_noise(state.likelihood)
+        heat = self.temperature * noise / learnt if state.temperature > 0 else 0.0
+        return replace(state, likelihood=self.likelihood, predictive_temperature=heat)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Fits without a ``fraction`` of the rows, and ``predictive`` of the rows that each lacked.
+
+    Shapes: x (N, D), y (N, K) or class indices (N,), weight (N,), on the host. ``seed`` says which rows, the same for
+    all settings. Equal rows are held out together, so that a weight of two still is a row twice.   (eq:held-out-noise)
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
+    mlp: MLP
+    likelihood: Any
+    seed: int
+    fraction: float
+    predictive: str = "monte_carlo"
+    session: Session = field(default_factory=Session)
+
+    @property
+    def folds(self) -> int:
+        """How many such fits: two, or one of many labelled rows, which take long.   (eq:held-out-choice)"""
+        return 1 if isinstance(self.likelihood, Categorical) and len(self.x) >= ONE_FOLD_ROWS else FOLDS
+
+    def predicted(self, state: BALIState, x: Any, generator: Any) -> Predictive:
+        """The predictive of ``state`` at ``x`` (n, D), on the host.   (eq:held-out-noise)"""
+        core = self.mlp.backend
+        if self.predictive in ("linearized", "joint"):  # of the latter the mean alone is looked at
+            return mapped(predict_linearized(state, core.asarray(x)), core.to_host)
+        return mapped(predict_monte_carlo(state, core.asarray(x), generator, DRAWS), core.to_host)
+
+    def results(self, settings: Settings, label: str = "") -> list[tuple[np.ndarray, BALIState, Predictive]] | None:
+        """Per fit (which rows it lacked, its state, its predictive of them); ``label`` tells fits apart in what is
+        reported. None if one was interrupted.   (eq:held-out-noise)"""
+        core, generator, found = self.mlp.backend, np.random.default_rng(self.seed), []
+        _, group = np.unique(np.column_stack([self.x, self.y]), axis=0, return_inverse=True)
+        place = generator.permutation(group.max() + 1)[group.reshape(-1)] / (group.max() + 1)  # in [0, 1)
+        for k in range(self.folds):
+            out = (place >= k * self.fraction) & (place < (k + 1) * self.fraction)
+            kept = None if self.weight is None else core.asarray(self.weight[~out])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # the fit on all rows says it
+                rows = core.asarray(self.x[~out]), core.asarray(self.y[~out]), self.mlp, self.likelihood
+                name = f"held-out rows {k + 1} of {self.folds}{label}"
+                result = self.session.fit(name, *rows, generator, settings, sample_weight=kept)
+            if result.interrupted:
+                return None
+            found.append((out, result.state, self.predicted(result.state, self.x[out], generator)))
+        return found
+
+    def weights(self, found: list[tuple[np.ndarray, BALIState, Predictive]]) -> np.ndarray:
+        """The weights of the rows held out, one fit's after another's.   (eq:held-out-noise)"""
+        weight = np.ones(len(self.x)) if self.weight is None else self.weight.astype(np.float64)
+        return np.concatenate([weight[out] for out, _, _ in found])
+
+
+def mean_noise(likelihood: Any) -> float:
+    """σ̄², the geometric mean of a Gaussian's noise variances."""
+    return float(np.exp(np.mean(np.log(likelihood.backend.to_host(likelihood.noise_variance)))))
