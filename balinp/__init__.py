@@ -27,7 +27,8 @@ from .predictive import Predictive, predict_joint, predict_linearized, predict_m
 from .regression import Prior, layer_posterior, log_evidence, pseudo_targets
 from .regressor import BALIRegressor
 from .settings import Settings
-from .solver import BALIState, LayerState, bali_step, initial_state
+from .solver import bali_step
+from .state import BALIState, LayerState, initial_state
 from .statistics import LayerStatistics
 from .training import FitResult, IterationRecord, fit
 

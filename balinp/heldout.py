@@ -13,7 +13,7 @@ from .heldout_joint import held_out_joint
 from .likelihoods import Categorical, Gaussian
 from .predictive import Predictive, probit_probabilities
 from .settings import Settings
-from .solver import BALIState
+from .state import BALIState
 from .trial import HeldOut, Trial, mean_noise
 
 FEWEST_ROWS, MOST_ROWS = 20, 5_000  # fewer say nothing; of more, a network like the default forgets next to nothing

@@ -14,7 +14,7 @@ from .joint_posterior import joint_posterior, weight_jacobian, with_joint_draws
 from .likelihoods import Gaussian
 from .predictive import predict_joint
 from .settings import Settings
-from .solver import BALIState
+from .state import BALIState
 from .trial import HeldOut, Trial
 
 HEATS = (-10.0, 4.0)  # the range of log h

@@ -19,7 +19,7 @@ from .likelihoods import Gaussian, Likelihood
 from .mlp import MLP
 from .passes import brought
 from .settings import Settings
-from .solver import BALIState
+from .state import BALIState
 
 MOST_WEIGHTS = 2_000  # eigenvectors of so many are a matter of seconds
 WIDE = "float64"  # eigenvalues span the square of what the activations span, too much for float32

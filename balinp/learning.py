@@ -15,7 +15,8 @@ from .heldout_joint import applied_jointly
 from .persistence import json_params
 from .rows import gathered
 from .session import Session
-from .solver import bali_step, initial_state
+from .solver import bali_step
+from .state import initial_state
 from .streaming import stream_settings
 from .validation import as_generator
 

@@ -13,7 +13,7 @@ from .likelihoods import Categorical, Gaussian
 from .matrix_normal import MatrixNormal
 from .mlp import MLP
 from .scales import Standardizer
-from .solver import BALIState, LayerState
+from .state import BALIState, LayerState
 from .statistics import LayerStatistics
 from .training import IterationRecord
 

@@ -16,7 +16,7 @@ from .params import kin
 from .predictive import Predictive, predict_joint, predict_linearized, predict_monte_carlo
 from .rows import gathered
 from .scales import Standardizer
-from .solver import BALIState
+from .state import BALIState
 from .validation import Rows, as_features, as_generator
 
 PREDICTED_BYTES = 2**26  # that the rows which ``predict`` works on at once take

@@ -12,7 +12,7 @@ from .blocks import blocks
 from .errors import InvalidArgumentError
 from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical
-from .solver import BALIState
+from .state import BALIState
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from .checkpoint import Checkpoint
 from .interruption import Interruption
 from .mlp import MLP
 from .settings import Settings
-from .solver import BALIState
+from .state import BALIState
 from .training import Callback, FitResult, IterationRecord, fit
 
 LOGGER = logging.getLogger("balinp")

@@ -16,7 +16,8 @@ from .likelihoods import Categorical, Gaussian, Likelihood
 from .mlp import MLP
 from .predictive import predict_monte_carlo
 from .settings import Settings
-from .solver import BALIState, bali_step, initial_state
+from .solver import bali_step
+from .state import BALIState, initial_state
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .prediction import mapped
 from .predictive import Predictive, predict_linearized, predict_monte_carlo
 from .session import Session
 from .settings import Settings
-from .solver import BALIState
+from .state import BALIState
 
 FOLDS, DRAWS = 2, 100
 ONE_FOLD_ROWS = 1_000  # of classes: a fifth of so many rows tells prior precisions apart

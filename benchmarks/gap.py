@@ -5,8 +5,8 @@ Run: OPENBLAS_NUM_THREADS=1 python benchmarks/gap.py [--seeds 5]
 The two curves of examples/toy.py, BALIRegressor's defaults. Per seed: the mean epistemic deviation in the middle half
 of the gap, and outside the data, over that on the data; of the linearised predictive, by layer and in all, and of the
 joint posterior N(M, (H + diag τ)⁻¹) at the same weights, noise and prior precisions, H the dense Gauss–Newton precision
-of all weights (balinp.testing.gradients.dense_ggn), and of what the estimator predicts: draws of that posterior with the
-noise that held-out rows chose. A temperature would scale all of a column alike and no ratio.
+of all weights (balinp.testing.gradients.dense_ggn), and of what the estimator predicts: draws of it at the noise that
+held-out rows chose. A temperature would scale all of a column alike and no ratio.
 """
 
 from __future__ import annotations

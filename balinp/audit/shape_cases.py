@@ -179,7 +179,7 @@ def _network(generator: np.random.Generator, s: dict[str, int]) -> Cases:
             Case(z, {"directions": w}, (mlp.pushforward(state.means, passes, state.means),))
             for z, w in zip(layers, state.means)
         ],
-        "solver.BALIState.means": [Case(z, {}, (w,)) for z, w in zip(layers, state.means)],
+        "state.BALIState.means": [Case(z, {}, (w,)) for z, w in zip(layers, state.means)],
         "solver.bali_step": [Case(flat, data)],
         "training.fit": [Case(flat, data, (end.history,))],
         "passes.block_sums": [Case(flat, {"x": x, "y": y, "labels": noise[:, 0], "probe_noise": noise}, (one.loss,))],

@@ -28,7 +28,8 @@ from ..errors import BackendUnavailableError
 from ..likelihoods import Categorical, Gaussian, Likelihood
 from ..mlp import MLP
 from ..settings import Settings
-from ..solver import BALIState, bali_step, initial_state
+from ..solver import bali_step
+from ..state import BALIState, initial_state
 from .boundary import core_on, landed, lifted
 from .conformance import check_core
 from .residuals import THRESHOLD, comparison_residual, condition_number

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..likelihoods import Likelihood
 from ..mlp import MLP
-from ..solver import BALIState
+from ..state import BALIState
 
 ANALYTIC = ("tanh", "gelu", "identity")  # activations that a complex step goes through
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ..likelihoods import Categorical, Gaussian, Likelihood
 from ..mlp import MLP
 from ..settings import Settings
-from ..solver import BALIState, initial_state
+from ..state import BALIState, initial_state
 from .strategies import SIZES, Draw, dtypes, seeds, sizes
 
 

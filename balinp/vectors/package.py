@@ -30,7 +30,8 @@ from ..likelihoods import Categorical, Gaussian
 from ..matrix_normal import MatrixNormal
 from ..predictive import Predictive, predict_linearized, predict_monte_carlo, probit_probabilities
 from ..settings import Settings
-from ..solver import BALIState, LayerState, bali_step
+from ..solver import bali_step
+from ..state import BALIState, LayerState
 from ..training import fit
 from .package_layer import LayerAdapter, Values
 
