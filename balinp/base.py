@@ -102,7 +102,8 @@ class BALIEstimator(Parameters, Predictor):
         there after whatever ended it, to the same bits, and returns at once when it was finished. Ctrl-C ends the fit
         after the iteration, with a usable model and an InterruptedFitWarning, which says so where the model is that of
         a fit before the one proper; a second one aborts. Raises a BALIError naming the argument, what it got and the
-        remedy; warns with ConvergenceWarning when max_iterations ends first.
+        remedy; warns with ConvergenceWarning when max_iterations ends first (not the default one that goes
+        with joint steps: more were no better).
         """
         before = dict(self.__dict__)
         try:
@@ -242,6 +243,10 @@ class BALIEstimator(Parameters, Predictor):
         kind = self._predictive_kind(settings)
         trial = Trial(*rows, *core, self._predict_seed, self.validation_fraction, kind, session)
         return best_held_out(trial, settings, self.settings or {})
+
+    def _planned(self, settings: Settings) -> bool:
+        """Whether a fit is meant to take all the iterations that it may."""
+        return False
 
     def _predictive_kind(self, settings: Settings) -> str:
         """The predictive that held-out rows judge."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from . import __version__
 from .backend import get_backend
@@ -56,19 +57,16 @@ def text_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def blas() -> str:
-    """The BLAS that NumPy calls, with its threads where threadpoolctl is installed to ask."""
-    if importlib.util.find_spec("threadpoolctl") is not None:
-        from threadpoolctl import threadpool_info
-
-        pools = [p for p in threadpool_info() if p["user_api"] == "blas"]
-        if pools:
-            return "; ".join(
-                sorted({f"{p['internal_api']} {p['version'] or ''}, {p['num_threads']} threads" for p in pools})
-            )
+    """The BLAS that NumPy calls, with its threads where threadpoolctl knows it."""
+    pools = [p for p in threadpool_info() if p["user_api"] == "blas"]
+    if pools:
+        return "; ".join(
+            sorted({f"{p['internal_api']} {p['version'] or ''}, {p['num_threads']} threads" for p in pools})
+        )
     built: Any = np.show_config(mode="dicts")
     blas = (built or {}).get("Build Dependencies", {}).get("blas", {})
     named = f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
-    return f"{named} (as built; pip install threadpoolctl shows its threads)"
+    return f"{named} (as built; threadpoolctl does not know its threads)"
 
 
 def _backend(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from .backend import get_backend
 from .blocks import held_rows
 from .caller import warn_caller
 from .distinct import distinct_rows
-from .errors import InterruptedFitWarning
+from .errors import ConvergenceWarning, InterruptedFitWarning
 from .heldout_joint import applied_jointly
 from .persistence import json_params
 from .rows import gathered
@@ -18,6 +19,7 @@ from .session import Session
 from .solver import bali_step
 from .state import initial_state
 from .streaming import stream_settings
+from .threads import calm_threads
 from .validation import as_generator
 
 
@@ -27,6 +29,12 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
     Interrupted before the last, the network of the fit that was going on is the model, and the warning says so.
     """
     data = estimator._prepare_data(X, y, sample_weight)
+    rows, weights = len(data[0]), sum(d * k for d, k in estimator._network().shapes)
+    with calm_threads(min(rows, estimator._fit_settings(rows).batch_size or rows), weights):
+        return _learnt(estimator, data, test, callbacks, session)
+
+
+def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, session: Session) -> Any:
     generator = as_generator(estimator.random_state)
     if session.checkpoint is not None:
         params = {name: v for name, v in json_params(estimator.get_params()).items() if name != "verbose"}
@@ -49,7 +57,10 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
             watched = tuple(gathered(rows) for rows in estimator._later_data(*test, None))
             more["test"] = estimator._moved(watched, backend)[:2]
         core = estimator._network(), estimator._likelihood()
-        result = session.fit("fit", x, targets, *core, generator, settings, **more)
+        with warnings.catch_warnings():
+            if estimator._planned(settings):
+                warnings.simplefilter("ignore", ConvergenceWarning)
+            result = session.fit("fit", x, targets, *core, generator, settings, **more)
     assert result is not None
     estimator.state_ = result.state
     if held_out is not None and held_out.posterior_noise is None:

@@ -189,6 +189,10 @@ class BALIRegressor(BALIEstimator):
     def _undecided(self, settings: Settings) -> bool:
         return settings.learn_noise and self.noise == "constant"
 
+    def _planned(self, settings: Settings) -> bool:
+        chosen = self.max_iterations is not None or "max_iterations" in (self.settings or {})
+        return settings.joint_iterations > 0 and not chosen
+
     def _predictive_kind(self, settings: Settings) -> str:
         many = sum(d * k for d, k in self._network().shapes) > MOST_WEIGHTS
         return (

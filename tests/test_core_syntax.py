@@ -31,7 +31,7 @@ SHELL |= {
     "__main__",
 }
 SHELL |= {"checkpoint", "files", "interruption", "learning", "packing", "progress", "session", "streaming"}
-SHELL |= {"blocks", "distributed", "rows", "scales", "caller", "cupy_backend", "prediction"}
+SHELL |= {"blocks", "distributed", "rows", "scales", "caller", "cupy_backend", "prediction", "threads"}
 
 
 def violations(source: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from balinp import (
     NUMPY,
     BALIRegressor,
     Categorical,
+    ConvergenceWarning,
     Gaussian,
     InvalidArgumentError,
     MatrixNormal,
@@ -336,3 +338,19 @@ def test_tables_begin_with_joint_steps_unless_something_else_was_asked_for():
     assert [s.joint_iterations for s in plain] == [0] * len(plain)
     assert settings(100, settings={"joint_iterations": 0}) == Settings()  # and with the budget and rate of such fits
     assert BALIRegressor()._fit_settings(100).joint_iterations == 0  # a batch of a stream, and the fit for relevance
+
+
+def test_iterations_that_are_meant_to_be_used_up_raise_no_warning(monkeypatch):
+    """The default budget of a table that begins with joint steps; control: the same number, if asked for, does."""
+    monkeypatch.setitem(JOINT, "max_iterations", 12)
+    x, y = curve()
+    parameters = {"hidden_widths": (4,), "validation_fraction": 0, "relevance": False, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = BALIRegressor(**parameters).fit(x, y[:, 0])
+    assert (model.n_iter_, model.converged_) == (12, False)
+    for asked in ({"max_iterations": 12}, {"settings": {"max_iterations": 12}}, {"settings": {"joint_iterations": 0}}):
+        with pytest.warns(ConvergenceWarning):
+            BALIRegressor(**parameters | asked, **({} if "max" in str(asked) else {"max_iterations": 5})).fit(
+                x, y[:, 0]
+            )

@@ -22,7 +22,7 @@ from balinp import (
     predict_joint,
 )
 from balinp.heldout_joint import HEATS, applied_jointly, held_out_joint, most_probable_joint
-from balinp.joint_posterior import MOST_WEIGHTS, weight_jacobian, with_joint_draws
+from balinp.joint_posterior import MOST_WEIGHTS, joint_posterior, weight_jacobian, with_joint_draws
 from balinp.testing import assert_residual, comparison_residual, condition_number, seeds
 from balinp.testing.gradients import dense_ggn, weight_jacobians
 from balinp.testing.oracles import vec
@@ -120,6 +120,33 @@ def state_of(mlp, likelihood, weights, tau):
         for layer, w, t in zip(state.layers, weights, tau)
     )
     return replace(state, layers=tuple(layers))
+
+
+@on_every_backend
+@pytest.mark.equation("eq:joint-posterior")
+@given(seed=seeds())
+def test_a_states_posterior_is_at_its_means_with_its_prior_and_the_noise_given(seed):
+    """Its unit draws square to the dense inverse for weighted rows; the draws of a state are those of its normals;
+    control: not with the state's own noise."""
+    mlp, likelihood, weights, x = problem(seed=seed)
+    tau, w = precisions_of(mlp, seed), np.random.default_rng([seed, 2]).integers(1, 4, len(x)).astype(float)
+    state, noise = state_of(mlp, likelihood, weights, tau), Gaussian(np.array([2.0, 0.1]))
+
+    def precision_with(given_noise):
+        return dense_ggn(mlp, given_noise, weights, np.repeat(x, w.astype(int), axis=0)) + diagonal(mlp, tau)
+
+    posterior, precision = joint_posterior(state, noise, x, Settings(), w), precision_with(noise)
+    flat = [np.concatenate([vec(p) for p in parts]) for parts in zip(*posterior.deviations(np.eye(len(precision))))]
+    got, expected = np.stack(flat).T @ np.stack(flat), np.linalg.inv(precision)
+    scale = condition_number(precision) * np.linalg.norm(expected)
+    assert_residual(comparison_residual(got, expected, scale=scale, size=len(got)), "state", "eq:joint-posterior")
+    own = np.linalg.inv(precision_with(likelihood))
+    assert comparison_residual(own, expected, scale=scale, size=len(got)) > THRESHOLD
+    drawn = with_joint_draws(state, noise, x, np.random.default_rng(4), 6, Settings(), w).deviations
+    normals = np.random.default_rng(4).standard_normal((6, len(precision)))
+    for part, same in zip(drawn, posterior.deviations(normals)):
+        size = scale * np.linalg.norm(normals)
+        assert_residual(comparison_residual(part, same, scale=size, size=len(got)), "draws", "eq:joint-posterior")
 
 
 @on_every_backend
