@@ -82,7 +82,7 @@ class Predictor(ABC):
         with np.errstate(over="ignore", invalid="ignore"):
             if self.predictive == "linearized":
                 found = predict_linearized(self.state_, core.asarray(x))
-            elif self._joint():
+            elif self.predicts_jointly():
                 found = predict_joint(self.state_, core.asarray(x))
             else:
                 seed = as_generator(self._predict_seed)
@@ -94,7 +94,7 @@ class Predictor(ABC):
             )
         return predictive
 
-    def _joint(self) -> bool:
+    def predicts_jointly(self) -> bool:
         """Whether predictions are by draws of the joint posterior."""
         return self.predictive == "joint" and self.state_.deviations is not None
 

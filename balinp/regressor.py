@@ -113,7 +113,7 @@ class BALIRegressor(BALIEstimator):
         features = as_features(self._host(X), self.n_features_in_, self._names())
         x = self.x_scaler_.transform(gathered(features), self._dtype)
         core = self.state_.mlp.backend
-        if self._joint():
+        if self.predicts_jointly():
             drawn: Any = mapped(predict_joint(self.state_, core.asarray(x)), core.to_host)
             kept = len(drawn.draws)
             h, variances = drawn.draws[generator.choice(kept, n_samples, replace=n_samples > kept)], None

@@ -7,13 +7,14 @@ import json
 import re
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from balinp import doctor
+from balinp import BALIRegressor, doctor
 from balinp.cli import main
-from balinp.evaluation import cautions, evaluate
+from balinp.evaluation import _of_fit, cautions, evaluate
 from balinp.evidence import PRECISION_BOUNDS
 
 pytest.importorskip("matplotlib")
@@ -186,3 +187,13 @@ def test_doctor_names_versions_and_what_to_install(capsys, monkeypatch):
 def test_doctor_finds_a_blas_that_threadpoolctl_does_not_know(monkeypatch):
     monkeypatch.setattr(doctor, "threadpool_info", lambda: [])
     assert "as built" in doctor.blas()
+
+
+@pytest.mark.parametrize(("predictive", "shown"), [("joint", False), ("monte_carlo", True)])
+def test_a_split_by_layer_is_shown_only_of_predictions_that_have_one(predictive, shown):
+    x = np.linspace(0, 1, 40)[:, None]
+    model = BALIRegressor((3,), predictive=predictive, max_iterations=6, random_state=0).fit(x, x[:, 0])
+    schema = SimpleNamespace(targets=["y"])
+    titles = [title for title, _ in _of_fit(SimpleNamespace(model=model, regression=True, schema=schema, X=x))]
+    assert any("layer" in title for title in titles) == shown
+    assert any("over the fit" in title for title in titles)
