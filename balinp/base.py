@@ -103,7 +103,7 @@ class BALIEstimator(Parameters, Predictor):
         after the iteration, with a usable model and an InterruptedFitWarning, which says so where the model is that of
         a fit before the one proper; a second one aborts. Raises a BALIError naming the argument, what it got and the
         remedy; warns with ConvergenceWarning when max_iterations ends first (not the default one that goes
-        with joint steps: more were no better).
+        with joint steps, which is meant to be used up).
         """
         before = dict(self.__dict__)
         try:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from .backend import Array, Backend
-from .blocks import held_rows, reduce_blocks
+from .blocks import reduce_blocks
 from .likelihoods import Gaussian, Likelihood
 from .mlp import MLP
 from .passes import brought
@@ -49,7 +49,6 @@ def joint_precision(
     """
     numbers = 3 * mlp.widths[-1] * sum(d * k for d, k in mlp.shapes)
     rows = max(1, min(settings.block_rows, settings.block_bytes // (8 * numbers)))
-    x, sample_weight = held_rows(x, sample_weight)
     precision: Array = reduce_blocks(partial(_block_precision, mlp, likelihood, weights), rows, x, sample_weight)
     return precision
 

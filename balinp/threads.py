@@ -7,7 +7,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-SMALL = 10**9  # multiply-adds in a pass; on two cores networks with half of it took twice as long with two threads
+SMALL = 10**9  # multiply-adds in a pass; half of it takes longer with two threads: benchmarks/threads_output.md
 
 
 def calm_threads(rows: int, weights: int) -> AbstractContextManager[Any]:

@@ -21,7 +21,7 @@ from balinp import (
     joint_precision,
     predict_joint,
 )
-from balinp.heldout_joint import HEATS, applied_jointly, held_out_joint, most_probable_joint
+from balinp.heldout_joint import applied_jointly, held_out_joint, most_probable_joint
 from balinp.joint_posterior import MOST_WEIGHTS, joint_posterior, weight_jacobian, with_joint_draws
 from balinp.testing import assert_residual, comparison_residual, condition_number, seeds
 from balinp.testing.gradients import dense_ggn, weight_jacobians
@@ -383,10 +383,3 @@ def test_draws_are_saved_and_damaged_ones_refused(tmp_path):
     np.savez(path, **content)
     with pytest.raises(ModelFileError, match="damaged"):
         BALIRegressor.load(path)
-
-
-def test_the_range_of_heats_is_wide_enough_for_a_posterior_without_data():
-    """At the largest heat a direction with λ = 10 keeps 85 % of its prior variance, at the least 5 · 10⁻⁶."""
-    low, high = np.exp(HEATS)
-    assert high / (high + 10) > 0.8
-    assert low / (low + 10) < 1e-5
