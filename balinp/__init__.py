@@ -19,7 +19,7 @@ from .errors import (
 )
 from .heteroscedastic import Heteroscedastic
 from .joint import conjugate_gradients, curvature_product, joint_regression
-from .joint_posterior import JointPosterior, joint_precision
+from .joint_posterior import JointPosterior, joint_precision, with_joint_draws
 from .likelihoods import Categorical, Gaussian
 from .matrix_normal import MatrixNormal
 from .mlp import MLP, Activations
@@ -84,4 +84,5 @@ __all__ = [
     "predict_monte_carlo",
     "probit_probabilities",
     "pseudo_targets",
+    "with_joint_draws",
 ]

@@ -29,6 +29,7 @@ from .training import Callback, IterationRecord
 from .trial import HeldOut, Trial
 from .validation import (
     Rows,
+    as_count,
     as_features,
     as_sample_weight,
     feature_names,
@@ -203,8 +204,7 @@ class BALIEstimator(Parameters, Predictor):
         if self.predictive not in self._predictives:
             names = " or ".join(repr(name) for name in self._predictives)
             raise InvalidArgumentError(f"predictive must be {names}, got {self.predictive!r}")
-        if not hasattr(self.draws, "__index__") or self.draws < 1:
-            raise InvalidArgumentError(f"draws must be an integer of at least 1, got {self.draws!r}")
+        as_count(self.draws, "draws")
         share = self.validation_fraction
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 0.5:
             raise InvalidArgumentError(f"validation_fraction must be a number from 0 to 0.5, got {share!r}")
@@ -239,9 +239,14 @@ class BALIEstimator(Parameters, Predictor):
         known = self.preset is not None or self.validation_fraction == 0 or not self.hidden_widths
         if known or not FEWEST_ROWS <= len(x) <= MOST_ROWS or not self._undecided(settings):
             return None
-        rows, core = (gathered(x), gathered(targets), gathered(weight)), (self._network(), self._likelihood())
-        kind = self._predictive_kind(settings)
-        trial = Trial(*rows, *core, self._predict_seed, self.validation_fraction, kind, session)
+        x, targets, weight = gathered(x), gathered(targets), gathered(weight)
+        index, weight = distinct_rows(x, targets, weight)  # of a file they are not joined yet
+        if index is not None:
+            x, targets = x[index], targets[index]
+        if len(x) < FEWEST_ROWS:
+            return None
+        core, kind = (self._network(), self._likelihood()), self._predictive_kind(settings)
+        trial = Trial(x, targets, weight, *core, self._predict_seed, self.validation_fraction, kind, session)
         return best_held_out(trial, settings, self.settings or {})
 
     def _planned(self, settings: Settings) -> bool:

@@ -44,12 +44,14 @@ class NotPositiveDefiniteError(BALIError, ValueError):
         self.name, self.size, self.dtype, self.layer = name, size, dtype, layer
         self.pivot_index, self.pivot_value = pivot_index, pivot_value
         where = "" if layer is None else f" of layer {layer}"
+        remedy = "use a larger prior precision, float64, or remove duplicate or non-finite columns"
+        if "noise" in name:  # the curvature over the outputs; with the tied prior nothing of the prior is added to it
+            remedy = "use the setting damping (0.01, say), float64, or the independent prior"
         # a deep network whose steps overshoot has inputs beside which its prior is lost in rounding
         diverged = "" if layer is None else "; if the loss was rising, the setting trust_region=True keeps it from it"
         super().__init__(
             f"{name}{where} ({size} x {size}, {dtype}) is not positive definite: pivot {pivot_index} is "
-            f"{pivot_value:.6g}, must be > 0 and finite; use a larger prior precision, float64, or remove "
-            f"duplicate or non-finite columns{diverged}"
+            f"{pivot_value:.6g}, must be > 0 and finite; {remedy}{diverged}"
         )
 
     def in_layer(self, layer: int) -> NotPositiveDefiniteError:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize_scalar
 
 from .heldout_joint import held_out_joint
 from .likelihoods import Categorical, Gaussian
-from .predictive import Predictive, probit_probabilities
+from .most_probable import most_probable, row_losses
+from .predictive import Predictive, moved_out, probit_probabilities
 from .settings import Settings
 from .state import BALIState
 from .trial import HeldOut, Trial, mean_noise
@@ -83,8 +84,7 @@ def probabilities_at(predictive: Predictive, heat: float, likelihood: Categorica
         logits, covariance = core.asarray(predictive.mean), core.asarray(heat * predictive.epistemic)
         found: np.ndarray = core.to_host(probit_probabilities(logits, covariance, likelihood))
         return found
-    centre = predictive.draws.mean(axis=0)
-    moved = core.asarray(centre + heat**0.5 * (predictive.draws - centre))
+    moved = core.asarray(moved_out(predictive.draws, heat))
     found = core.to_host(likelihood.probabilities(moved).mean(axis=0))
     return found
 
@@ -104,7 +104,7 @@ def held_out_noise(trial: Trial, settings: Settings, label: str = "") -> HeldOut
     known = trial.likelihood.noise_variance
     noise, heat = most_probable_noise(square, unit, w, settings.noise_floor, shared=known.ndim == 0)
     total = noise + heat * np.exp(np.mean(np.log(noise))) * unit
-    losses = (np.log(2 * np.pi * total) + square / total).sum(axis=1) / 2 * (w / w.mean())
+    losses = row_losses(square, total, w)
     core = trial.likelihood.backend
     likelihood = Gaussian(core.asarray(noise.astype(trial.y.dtype).reshape(known.shape)), core)
     return HeldOut(settings, float(losses.mean()), losses, likelihood, heat)
@@ -128,29 +128,6 @@ def most_probable_noise(
     """(σ² (k,), or (1,) if ``shared``, and θ) that maximise ∑ w_n log N(r_nk | 0, σ_k² + θ σ̄² u_nk) − ½ (log θ)².
     (eq:held-out-noise)
 
-    σ̄² is the geometric mean of the σ_k², each at least ``floor``. Shapes: squared residuals r² (n, k), variances u
-    (n, k) per unit of noise at temperature 1, weights w (n,).
+    Shapes: squared residuals r² (n, k), variances u (n, k) per unit of noise at temperature 1, weights w (n,).
     """
-    k = square.shape[1]
-    outputs = 1 if shared else k
-
-    def objective(p: np.ndarray) -> tuple[float, np.ndarray]:
-        noise, scale = np.exp(p[:-1]), np.exp(p[-1] + np.mean(p[:-1]))
-        total = noise + scale * unit
-        slope = weight[:, None] * (1 / total - square / total**2) / 2
-        by_noise = noise * (slope.sum(axis=0) if not shared else slope.sum())
-        by_scale = scale * np.sum(slope * unit)
-        loss = weight @ (np.log(total) + square / total).sum(axis=1) / 2 + p[-1] ** 2 / 2
-        return float(loss), np.append(by_noise + by_scale / outputs, by_scale + p[-1])
-
-    each = square.mean() if shared else square.mean(axis=0)
-    low = float(np.log(floor))
-    high = max(float(np.log(square.max() + floor)), low + 1)  # beyond the largest residual the likelihood only falls
-    start = np.clip(np.log(np.broadcast_to(each, outputs) / 2 + floor), low, high)
-    bounds = [(low, high)] * outputs + [(-8.0, 8.0)]
-    tries = [
-        minimize(objective, np.append(start, heat), jac=True, method="L-BFGS-B", bounds=bounds)
-        for heat in (-3.0, 0.0, 3.0)  # it may have more than one maximum
-    ]
-    best = min(tries, key=lambda found: found.fun)
-    return np.exp(best.x[:-1]), float(np.exp(best.x[-1]))
+    return most_probable(square, weight, floor, lambda s: (s * unit, s * unit), shared)

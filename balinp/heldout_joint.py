@@ -7,18 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 
 from .backend import Array
 from .joint_posterior import joint_posterior, weight_jacobian, with_joint_draws
 from .likelihoods import Gaussian
+from .most_probable import most_probable, row_losses
 from .predictive import predict_joint
 from .settings import Settings
 from .state import BALIState
 from .trial import HeldOut, Trial
-
-HEATS = (-10.0, 4.0)  # the range of log h
-EXACT = {"ftol": 0.0, "gtol": 1e-12}  # until rounding ends the search: backends are to agree
 
 
 def held_out_joint(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
@@ -41,11 +38,12 @@ def held_out_joint(trial: Trial, settings: Settings, label: str = "") -> HeldOut
         kept = None if trial.weight is None else core.asarray(trial.weight[~out])
         posterior = joint_posterior(state, Gaussian(core.asarray(mean), core), x, settings, kept)
         wide = [m.astype(np.float64) for m in state.means]
-        shares.append(core.to_host(posterior.shares(weight_jacobian(trial.mlp, wide, missing))))
+        jacobian = weight_jacobian(trial.mlp, wide, trial.mlp.forward(wide, missing))
+        shares.append(core.to_host(posterior.shares(jacobian)))
         eigenvalues.append(core.to_host(posterior.eigenvalues))
     noise, heat = most_probable_joint(square, shares, eigenvalues, mean, w, settings.noise_floor, known.ndim == 0)
     total = noise + _variances(shares, eigenvalues, heat)[0]
-    losses = (np.log(2 * np.pi * total) + square / total).sum(axis=1) / 2 * (w / w.mean())
+    losses = row_losses(square, total, w)
 
     def likelihood(variance: np.ndarray) -> Gaussian:
         return Gaussian(core.asarray(variance.astype(trial.y.dtype)), core)
@@ -93,29 +91,9 @@ def most_probable_joint(
     Shapes: squared residuals (n, k), of one fit after the other, whose ``shares`` (n_f, k, p) and ``eigenvalues`` (p,)
     give v; ``mean`` ρ (k,), weights (n,); each σ_k² is at least ``floor``.
     """
-    k = square.shape[1]
-    outputs = 1 if shared else k
-    level = np.mean(np.log(mean))
-
-    def objective(p: np.ndarray) -> tuple[float, np.ndarray]:
-        noise, (variance, by_heat) = np.exp(p[:-1]), _variances(shares, eigenvalues, float(np.exp(p[-1])))
-        total, theta = noise + variance, p[-1] + level - np.mean(p[:-1])  # log θ
-        slope = weight[:, None] * (1 / total - square / total**2) / 2
-        by_noise = noise * (slope.sum(axis=0) if not shared else slope.sum())
-        loss = weight @ (np.log(total) + square / total).sum(axis=1) / 2 + theta**2 / 2
-        return float(loss), np.append(by_noise - theta / outputs, np.sum(slope * by_heat) + theta)
-
-    each = square.mean(keepdims=True)[0] if shared else square.mean(axis=0)
-    low = float(np.log(floor))
-    high = max(float(np.log(square.max() + floor)), low + 1)  # beyond the largest residual the likelihood only falls
-    start = np.clip(np.log(each / 2 + floor), low, high)
-    bounds = [(low, high)] * outputs + [HEATS]
-    tries = [
-        minimize(objective, np.append(start, heat), jac=True, method="L-BFGS-B", bounds=bounds, options=EXACT)
-        for heat in (-6.0, -3.0, 0.0, 2.0)  # it may have more than one maximum
-    ]
-    best = min(tries, key=lambda found: found.fun)
-    return np.exp(best.x[:-1]), float(np.exp(best.x[-1]))
+    level = float(np.exp(np.mean(np.log(mean))))  # ρ̄
+    noise, theta = most_probable(square, weight, floor, lambda s: _variances(shares, eigenvalues, s / level), shared)
+    return noise, float(theta * np.exp(np.mean(np.log(noise))) / level)
 
 
 def _variances(

@@ -16,22 +16,28 @@ from typing import Any
 from .backend import Array, Backend
 from .blocks import reduce_blocks
 from .likelihoods import Gaussian, Likelihood
-from .mlp import MLP
+from .mlp import MLP, Activations
 from .passes import brought
 from .settings import Settings
 from .state import BALIState
 
-MOST_WEIGHTS = 2_000  # eigenvectors of so many are a matter of seconds
+MOST_WEIGHTS = 2_000  # of a network with one output: their eigenvectors are a matter of seconds
 WIDE = "float64"  # eigenvalues span the square of what the activations span, too much for float32
 
 
-def weight_jacobian(mlp: MLP, weights: Sequence[Array], x: Array) -> Array:
-    """∂h_L/∂(vec W_1, vec W_2, …) of every row of x (n, D): (n, K_L, p), p = ∑ D_l K_l.   (eq:joint-posterior)"""
-    xp, activations = mlp.backend.xp, mlp.forward(weights, x)
-    parts = []
+def affordable(mlp: MLP) -> bool:
+    """Whether a fit should make the joint posterior: p √K_L is at most MOST_WEIGHTS, as H takes N p² K_L operations.
+    (eq:joint-posterior)"""
+    return sum(d * k for d, k in mlp.shapes) * mlp.widths[-1] ** 0.5 <= MOST_WEIGHTS
+
+
+def weight_jacobian(mlp: MLP, weights: Sequence[Array], activations: Activations) -> Array:
+    """∂h_L/∂(vec W_1, vec W_2, …) of the n rows of a forward pass: (n, K_L, p), p = ∑ D_l K_l.
+    (eq:joint-posterior)"""
+    xp, parts = mlp.backend.xp, []
     for a, J in zip(activations.inputs, mlp.jacobians(weights, activations)):  # eq:jacobian
         each = J[:, :, :, None] * a[None, :, None, :]  # (K_L, n, K_l, D_l): vec stacks columns
-        parts.append(each.reshape(*each.shape[:2], -1))
+        parts.append(each.reshape(*each.shape[:2], each.shape[2] * each.shape[3]))
     return xp.moveaxis(xp.concatenate(parts, axis=2), 0, 1)
 
 
@@ -57,9 +63,8 @@ def joint_precision(
 def _block_precision(mlp: MLP, likelihood: Likelihood, weights: Sequence[Array], start: int, x: Array, w: Any) -> Array:
     x, w = brought((x, w), mlp)
     wide = [m.astype(WIDE) for m in weights]
-    x = x.astype(WIDE)
-    J = weight_jacobian(mlp, wide, x)
-    B = likelihood.curvature(mlp.forward(wide, x).outputs[-1])
+    activations = mlp.forward(wide, x.astype(WIDE))
+    J, B = weight_jacobian(mlp, wide, activations), likelihood.curvature(activations.outputs[-1])
     if w is not None:
         B = w[:, None, None] * B
     p = J.shape[2]
@@ -113,7 +118,7 @@ class JointPosterior:
 
 
 def joint_posterior(
-    state: BALIState, noise: Gaussian, x: Array, settings: Settings, sample_weight: Array | None = None
+    state: BALIState, noise: Gaussian, x: Array, settings: Settings = Settings(), sample_weight: Array | None = None
 ) -> JointPosterior:
     """The joint posterior of a regression about its means, of the data with that ``noise``; x (N, D), sample_weight
     (N,).   (eq:joint-posterior)"""
@@ -128,7 +133,7 @@ def with_joint_draws(
     x: Array,
     generator: Any,
     draws: int,
-    settings: Settings,
+    settings: Settings = Settings(),
     sample_weight: Array | None = None,
 ) -> BALIState:
     """``state``, to predict by so many draws of its joint posterior (``predict_joint``); ``generator`` is a numpy

@@ -12,6 +12,7 @@ import numpy as np
 from .backend import get_backend
 from .blocks import blocks
 from .errors import InvalidArgumentError, NotFittedError
+from .likelihoods import Gaussian
 from .params import kin
 from .predictive import Predictive, predict_joint, predict_linearized, predict_monte_carlo
 from .rows import gathered
@@ -44,8 +45,8 @@ class Predictor(ABC):
     def predict_distribution(self, X: Any) -> Predictive:
         """The whole predictive distribution at X (n, d): means, aleatoric and epistemic covariances (see Predictive).
 
-        In the units of y; linearised or Monte Carlo as the parameter ``predictive`` says. The same X gives the same
-        bits. Arrays of the kind that X is (see ``backend``), in memory and as many as X has rows.
+        In the units of y; joint, Monte Carlo or linearised as the parameter ``predictive`` says. The same X gives the
+        same bits. Arrays of the kind that X is (see ``backend``), in memory and as many as X has rows.
         """
         predictive = self._predictive(X)
         return mapped(predictive, lambda part: self._like(X, part))
@@ -80,7 +81,7 @@ class Predictor(ABC):
             raise InvalidArgumentError("X lies too far from the training data to be represented; check its units")
         core = self.state_.mlp.backend
         with np.errstate(over="ignore", invalid="ignore"):
-            if self.predictive == "linearized":
+            if self._in_closed_form():
                 found = predict_linearized(self.state_, core.asarray(x))
             elif self.predicts_jointly():
                 found = predict_joint(self.state_, core.asarray(x))
@@ -93,6 +94,11 @@ class Predictor(ABC):
                 "X lies so far from the training data that the prediction overflows; check its units"
             )
         return predictive
+
+    def _in_closed_form(self) -> bool:
+        """Whether predictions are by no draws: where that was asked for, or is exact and nothing else was."""
+        exact = not self.hidden_widths and isinstance(self.state_.likelihood, Gaussian)
+        return self.predictive == "linearized" or (self.predictive == "joint" and exact)
 
     def predicts_jointly(self) -> bool:
         """Whether predictions are by draws of the joint posterior."""

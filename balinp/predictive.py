@@ -1,4 +1,4 @@
-"""What the fitted network predicts, aleatoric and epistemic uncertainty apart: in closed form or by Monte Carlo."""
+"""What the fitted network predicts, aleatoric and epistemic uncertainty apart: in closed form or by draws."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical
 from .state import BALIState
 
+JOINT_NUMBERS = 2**23  # of the draws of one layer's outputs at the rows of a block: 64 MiB in float64
+
 
 @dataclass(frozen=True)
 class Predictive:
@@ -23,7 +25,7 @@ class Predictive:
     logits.
     aleatoric (n, K, K): covariance of y given the weights, averaged (for the categorical of the one-hot label).
     epistemic (n, K, K): covariance of h over the posterior of the weights.
-    epistemic_by_layer (L, n, K, K): its split by layer, summing to it; None for Monte Carlo.
+    epistemic_by_layer (L, n, K, K): its split by layer, summing to it; None by draws.
     probabilities (n, K): of the classes; None for the Gaussian.
     draws (S, n, K): the sampled outputs h; None in closed form.
     draw_variances (S, n, K): the noise variances of the draws, where they differ (heteroscedastic).
@@ -149,9 +151,8 @@ def _monte_carlo_block(state: BALIState, samples: list[list[Array]], x: Array) -
     xp = mlp.backend.xp
     h = xp.stack([mlp.forward(weights, x).outputs[-1] for weights in samples])
     hotter = _heat(state) != state.temperature
-    if hotter:  # eq:held-out-noise
-        centre = xp.mean(h, axis=0)
-        h = centre + (_heat(state) / state.temperature) ** 0.5 * (h - centre)
+    if hotter:
+        h = moved_out(h, _heat(state) / state.temperature)
     variances = None
     if isinstance(likelihood, Heteroscedastic):
         h, log_variances = likelihood.split(h)
@@ -172,16 +173,25 @@ def _monte_carlo_block(state: BALIState, samples: list[list[Array]], x: Array) -
     return Predictive(mean, aleatoric, epistemic, probabilities=p, draws=h)
 
 
+def moved_out(draws: Array, factor: float) -> Array:
+    """The draws, along the first axis, about the same mean with ``factor`` times the covariance.
+    (eq:held-out-noise)"""
+    centre = draws.mean(axis=0)
+    return centre + factor**0.5 * (draws - centre)
+
+
 def predict_joint(state: BALIState, x: Array, block_rows: int = 1024) -> Predictive:
     """f(x) ~ N(h_L(M), J C Jᵀ) by the draws Δ_s of the joint posterior that ``state`` has: h_s = h_L(M) + J Δ_s.
     (eq:joint-predictive)
 
     x (n, D). Linear in the weights about their means. Raises InvalidArgumentError if the state has no draws: a
-    regression's fit with held-out rows makes them, or balinp.joint_posterior.
+    BALIRegressor's fit with held-out rows makes them, or balinp.with_joint_draws.
     """
     deviations = state.deviations
     if deviations is None:
-        raise InvalidArgumentError("state must have deviations, the draws of a joint posterior, got None")
+        raise InvalidArgumentError("state must have deviations (balinp.with_joint_draws makes them), got None")
+    while block_rows > 1 and block_rows * len(deviations[0]) * max(state.mlp.widths[1:]) > JOINT_NUMBERS:
+        block_rows //= 2  # so that blocks of larger blocks end where those of all rows do
     return _by_blocks(lambda rows: _joint_block(state, deviations, rows), x, block_rows, state.mlp.backend)
 
 

@@ -12,7 +12,7 @@ from .base import BALIEstimator
 from .errors import InvalidArgumentError
 from .heldout import MOST_ROWS
 from .heteroscedastic import Heteroscedastic
-from .joint_posterior import MOST_WEIGHTS
+from .joint_posterior import affordable
 from .likelihoods import Gaussian
 from .prediction import mapped
 from .predictive import Predictive, predict_joint, predict_monte_carlo
@@ -25,6 +25,7 @@ from .training import IterationRecord
 from .validation import (
     Rows,
     as_columns,
+    as_count,
     as_features,
     as_generator,
     as_regression_targets,
@@ -41,15 +42,16 @@ class BALIRegressor(BALIEstimator):
 
     Parameters: hidden_widths (() is Bayesian linear regression), activation ("relu", "tanh", "gelu", "identity"),
     predictive ("joint": by draws of the joint posterior of all weights, where held-out rows were predicted so, which is
-    for networks of up to 2 000 weights, and else "monte_carlo", by networks drawn from the layers' posteriors; or
-    "linearized", by the latter in closed form), draws (their number), batch_size ("auto": all rows up to 20 000; None:
+    for networks of up to 2 000/√outputs weights, and else "monte_carlo", by networks drawn from the layers' posteriors;
+    or "linearized", by the latter in closed form, which without hidden layers is exact and what "joint" does), draws
+    (their number; those of the joint posterior are made by fit), batch_size ("auto": all rows up to 20 000; None:
     all), max_iterations (rounded up to whole passes over the data), shared_noise (one noise variance for all outputs),
     preset ("literal": the abstract's reading alone), settings (a dict of Settings fields, to change any detail),
     random_state, noise ("constant", or "input-dependent": the network learns a log-variance for every target beside its
     mean), relevance (a first fit finds how much each input counts, and the inputs are scaled by it),
     validation_fraction (the share of rows held out of each of two fits with either of two settings: of 20 to 5 000 rows
     and hidden layers they choose between the settings and estimate the constant noise, for which training residuals are
-    too small, and the temperature of predictions, for which training's is too low; 0: never), backend ("numpy", or
+    too small, and what the posterior of predictions is to believe of it; 0: never), backend ("numpy", or
     "cupy": on the GPU), forgetting (for partial_fit: with every batch older rows count this share less; None: see
     there), verbose (1: a line on stderr for each of the fits, 2: for each iteration). After fit with constant noise
     also: noise_variance_ (outputs,), in squared units of y.
@@ -109,7 +111,7 @@ class BALIRegressor(BALIEstimator):
         far from the mean as held-out rows wanted; with predictive="joint" one of the ``draws`` that fit made, the same
         one again only if more are asked for."""
         self._check_fitted()
-        generator = as_generator(random_state)
+        generator, n_samples = as_generator(random_state), as_count(n_samples, "n_samples")
         features = as_features(self._host(X), self.n_features_in_, self._names())
         x = self.x_scaler_.transform(gathered(features), self._dtype)
         core = self.state_.mlp.backend
@@ -194,12 +196,8 @@ class BALIRegressor(BALIEstimator):
         return settings.joint_iterations > 0 and not chosen
 
     def _predictive_kind(self, settings: Settings) -> str:
-        many = sum(d * k for d, k in self._network().shapes) > MOST_WEIGHTS
-        return (
-            "monte_carlo"
-            if self.predictive == "joint" and (many or settings.prior != "independent")
-            else self.predictive
-        )
+        jointly = settings.prior == "independent" and affordable(self._network())
+        return "monte_carlo" if self.predictive == "joint" and not jointly else self.predictive
 
     def _outputs(self) -> int:
         return len(self.y_scaler_.offset)

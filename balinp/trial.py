@@ -54,7 +54,8 @@ class Trial:
     """Fits without a ``fraction`` of the rows, and ``predictive`` of the rows that each lacked.
 
     Shapes: x (N, D), y (N, K) or class indices (N,), weight (N,), on the host. ``seed`` says which rows, the same for
-    all settings. Equal rows are held out together, so that a weight of two still is a row twice.   (eq:held-out-noise)
+    all settings; a fit lacks at least one. Equal rows are held out together, so that a weight of two still is a row
+    twice.   (eq:held-out-noise)
     """
 
     x: np.ndarray
@@ -84,9 +85,10 @@ class Trial:
         reported. None if one was interrupted.   (eq:held-out-noise)"""
         core, generator, found = self.mlp.backend, np.random.default_rng(self.seed), []
         _, group = np.unique(np.column_stack([self.x, self.y]), axis=0, return_inverse=True)
-        place = generator.permutation(group.max() + 1)[group.reshape(-1)] / (group.max() + 1)  # in [0, 1)
+        groups = group.max() + 1
+        place, share = generator.permutation(groups)[group.reshape(-1)] / groups, max(self.fraction, 1 / groups)
         for k in range(self.folds):
-            out = (place >= k * self.fraction) & (place < (k + 1) * self.fraction)
+            out = (place >= k * share) & (place < (k + 1) * share)  # of places in [0, 1), one at least
             kept = None if self.weight is None else core.asarray(self.weight[~out])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the fit on all rows says it

@@ -11,6 +11,8 @@ from .blocks import reduce_blocks
 from .errors import InvalidArgumentError, InvalidTypeError
 from .rows import RowSource, block_rows, row_source
 
+LEAST_WEIGHT, MOST_WEIGHT = 1e-100, 1e12  # of a row; beside rows that count for more the prior is lost in rounding
+
 Rows: TypeAlias = Any  # np.ndarray, or a RowSource where the caller's rows are not in memory
 
 
@@ -118,6 +120,11 @@ def as_sample_weight(weight: Any, rows: int) -> Rows | None:
     low, high = reduce_blocks(_limits, block_rows(array), array, combine=_wider)
     if low < 0 or not high > 0:
         raise InvalidArgumentError("sample_weight must be non-negative and not all zero")
+    if not LEAST_WEIGHT <= high <= MOST_WEIGHT:
+        raise InvalidArgumentError(
+            f"sample_weight must have a largest entry from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {high:g}; weights "
+            "count rows: divide them by their mean"
+        )
     return array
 
 
@@ -128,6 +135,13 @@ def feature_names(X: Any) -> list[str] | None:
         return None
     names = list(columns)
     return names if names and all(isinstance(n, str) for n in names) else None
+
+
+def as_count(value: Any, name: str) -> int:
+    """An integer of at least 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+        raise InvalidArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
+    return int(value)
 
 
 def as_generator(random_state: Any) -> np.random.Generator:

@@ -20,6 +20,7 @@ SHELL |= {"commands", "distinct", "doctor", "evaluation", "html_report", "output
 SHELL |= {
     "heldout",
     "heldout_joint",
+    "most_probable",
     "trial",
     "regressor",
     "relevance",
@@ -31,7 +32,17 @@ SHELL |= {
     "__main__",
 }
 SHELL |= {"checkpoint", "files", "interruption", "learning", "packing", "progress", "session", "streaming"}
-SHELL |= {"blocks", "distributed", "rows", "scales", "caller", "cupy_backend", "prediction", "threads"}
+SHELL |= {
+    "blocks",
+    "distributed",
+    "rows",
+    "scales",
+    "caller",
+    "cupy_backend",
+    "prediction",
+    "threads",
+    "module_loading",
+}
 
 
 def violations(source: str) -> Iterator[str]:

@@ -18,10 +18,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from math import inf, isnan
 from typing import Any
 
+from ..errors import InvalidArgumentError
+from ..module_loading import module_named
 from . import (
     conformance_algebra,
     conformance_fit,
@@ -160,11 +161,15 @@ def table(results: Sequence[Result]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m balinp.testing.conformance", description=__doc__.splitlines()[0])
-    parser.add_argument("module", nargs="?", default="balinp", help="the core to check (default: balinp)")
+    parser.add_argument("module", nargs="?", default="balinp", help="the core: a module or .py file (default: balinp)")
     parser.add_argument("--seed", type=int, default=0, help="of the random instances (default: 0)")
     parser.add_argument("--statement", metavar="ID", help="check one identity only, e.g. eq:layer-posterior")
     options = parser.parse_args(arguments)
-    results = check_core(import_module(options.module), options.seed, options.statement)
+    try:
+        core = module_named(options.module, "core")
+    except InvalidArgumentError as error:
+        parser.error(str(error))
+    results = check_core(core, options.seed, options.statement)
     if not results:
         parser.error(f"there is no identity {options.statement!r}")
     print(table(results))

@@ -7,16 +7,13 @@ their dotted names. It refuses bad inputs by raising. Optional: NAME, VERSIONS (
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Collection
-from importlib import import_module
 from math import isfinite
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..errors import InvalidArgumentError
+from ..module_loading import module_named
 from .format import CANDIDATE_FORMAT, EPSILON, flatten, numbers
 
 Answer = Callable[[str, dict[str, Any], str], dict[str, Any]]
@@ -24,19 +21,7 @@ Answer = Callable[[str, dict[str, Any], str], dict[str, Any]]
 
 def adapter(name: str) -> ModuleType:
     """The module called ``name``, or in the file ``name`` if it ends in .py; raises InvalidArgumentError without it."""
-    try:
-        if not name.endswith(".py"):
-            module = import_module(name)
-        else:
-            path = Path(name)
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            if spec is None or spec.loader is None or not path.is_file():
-                raise ImportError(f"there is no file {name}")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[path.stem] = module  # dataclasses look there
-            spec.loader.exec_module(module)
-    except ImportError as error:
-        raise InvalidArgumentError(f"cannot import the adapter {name}: {error}") from error
+    module = module_named(name, "adapter")
     if not callable(getattr(module, "answer", None)):
         raise InvalidArgumentError(f"the adapter {name} must have a function answer(operation, inputs, dtype)")
     return module
