@@ -114,7 +114,7 @@ class BALIClassifier(BALIEstimator):
         self.classes_ = self._known_classes if hasattr(self, "_known_classes") else labels_present(labels, weight)
         if len(self.classes_) < 2:
             raise InvalidArgumentError(
-                f"y must have at least two classes to tell apart, got one class: {self.classes_[0]!r}"
+                f"y must have at least two classes to tell apart, got one class: {self.classes_[0]}"
             )
         return self._indices(labels, weight)
 

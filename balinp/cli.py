@@ -39,6 +39,7 @@ from .table import Table, listed, read_table
 from .vectors.command import run as run_vectors
 
 TRAIN_SHARE, LEAST_ROWS = 0.9, 10
+FEW_TEST_ROWS = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,10 +99,12 @@ def _fit(arguments: argparse.Namespace) -> int:
         model.fit(X[train], y[train], test=(X[test], y[test]), **kept)
     interrupted = any(issubclass(warning.category, InterruptedFitWarning) for warning in noted)
     seconds = time.perf_counter() - start
+    if arguments.out is not None:  # before anything else takes time
+        save_estimator(model, arguments.out, extra=schema.to_json())
+    if len(test) < FEW_TEST_ROWS:
+        _note(f"the test figures rest on {len(test)} rows: they can be far from those of other rows")
     on_train = forecast(model, X[train], schema.targets, y[train])
     on_test = forecast(model, X[test], schema.targets, y[test])
-    if arguments.out is not None:
-        save_estimator(model, arguments.out, extra=schema.to_json())
     if arguments.plot is not None:
         measured = Evaluation(model, schema, table, X[test], y[test], on_test)
         panels = [draw for _, draw in pictures(measured)]

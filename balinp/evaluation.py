@@ -108,10 +108,11 @@ def _coverage(e: Evaluation) -> Iterator[str]:
     for name, share in measures["coverage_90"].items():
         if not low <= share <= high:
             kind, remedy = ("small", "too confident") if share < low else ("large", "too cautious")
+            seen = "" if share < low else "; or it has seen these rows, which then say little of others"
             yield (
                 f"Poor calibration: the 90 % intervals of {name!r} hold {share:.1%} of the {n} rows; of a calibrated "
                 f"model they would hold {low:.1%} to {high:.1%} in 99 of 100 tables. The deviations are too {kind}: "
-                f"the model is {remedy} on this table."
+                f"the model is {remedy} on this table{seen}."
             )
 
 

@@ -17,7 +17,7 @@ from .settings import Settings
 from .state import BALIState
 from .trial import HeldOut, Trial, mean_noise
 
-FEWEST_ROWS, MOST_ROWS = 20, 5_000  # fewer say nothing; of more, a network like the default forgets next to nothing
+FEWEST_ROWS, MOST_ROWS = 5, 5_000  # fewer say nothing; of more, a network like the default forgets next to nothing
 
 Ways: TypeAlias = tuple[tuple[dict[str, Any], ...], ...]
 REGRESSION: Ways = (({"prior_precision": 0.003, "max_temperature": 0.03},),)  # curves that the defaults take for noise

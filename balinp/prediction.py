@@ -18,6 +18,7 @@ from .predictive import Predictive, predict_joint, predict_linearized, predict_m
 from .rows import gathered
 from .scales import Standardizer
 from .state import BALIState
+from .threads import calm_threads
 from .validation import Rows, as_features, as_generator
 
 PREDICTED_BYTES = 2**26  # that the rows which ``predict`` works on at once take
@@ -79,8 +80,9 @@ class Predictor(ABC):
         x = self.x_scaler_.transform(gathered(features), self._dtype)
         if not np.all(np.isfinite(x)):
             raise InvalidArgumentError("X lies too far from the training data to be represented; check its units")
-        core = self.state_.mlp.backend
-        with np.errstate(over="ignore", invalid="ignore"):
+        core, weights = self.state_.mlp.backend, sum(d * k for d, k in self.state_.mlp.shapes)
+        rows = min(len(x), PREDICTIVE_ROWS)
+        with calm_threads(rows, weights), np.errstate(over="ignore", invalid="ignore"):
             if self._in_closed_form():
                 found = predict_linearized(self.state_, core.asarray(x))
             elif self.predicts_jointly():

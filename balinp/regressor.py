@@ -158,15 +158,18 @@ class BALIRegressor(BALIEstimator):
         return {} if rows <= 20_000 else {"batch_size": 4096, "rate": 0.1, "step_scale": 0.05}
 
     def _fit_settings(self, rows: int) -> Settings:
-        settings = super()._fit_settings(rows)
-        if self.preset is not None or (self.noise == "constant" and len(self.hidden_widths) < 2):
+        settings, given = super()._fit_settings(rows), self.settings or {}
+        if self.preset is not None or (self.noise == "constant" and not self.hidden_widths):
             return settings
-        # Several hidden layers that move at once overshoot, and Heteroscedastic's curvature is no bound: a step that
-        # raises the loss is cut, and small batches take small ones.
         safe: dict[str, Any] = {"trust_region": True}
-        if settings.batch_size is not None:
+        if self.noise == "constant" and len(self.hidden_widths) == 1:
+            # Descent at every draw would follow the draws; a rise of a nat per target is a step gone astray.
+            safe |= {} if "trust_region" in given else {"allowed_rise": 1.0}
+        elif settings.batch_size is not None:
+            # Several hidden layers that move at once overshoot, and Heteroscedastic's curvature is no bound: a step
+            # that raises the loss is cut, and small batches take small ones.
             safe |= {"rate": 0.1, "step_scale": 0.05}
-        return replace(settings, **{name: value for name, value in safe.items() if name not in (self.settings or {})})
+        return replace(settings, **{name: value for name, value in safe.items() if name not in given})
 
     def _table_settings(self, rows: int) -> Settings:
         settings = super()._table_settings(rows)

@@ -70,7 +70,7 @@ class MappedRows(RowSource):
         block = self.values[rows.get() if hasattr(rows, "get") else rows]  # a batch's row numbers may be on a GPU
         for convert in self.converts:
             block = convert(block)
-        return np.asarray(block)
+        return np.ascontiguousarray(block)
 
     @property
     def shape(self) -> tuple[int, ...]:

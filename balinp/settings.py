@@ -35,13 +35,13 @@ class Settings:
     damping: δ of S = Σ = (B + δ tr(B)/K · I)⁻¹; with the tied prior B may need it to be invertible.
     noise_floor: the smallest noise variance that learning may reach; learn_noise=False keeps it as given.
     trust_region: the step is cut until the objective falls (at the weights the gradient was taken at) and grows again
-        after success, never above step_scale.
+        after success, never above step_scale; allowed_rise: by so many nats per target it may rise all the same.
     batch_size: rows of a mini-batch; None: all of them.
     block_rows: rows worked on at once; blocks that fit the cache are also the fastest.
     block_bytes: the memory that those rows may take (passes.rows_in_memory): wide networks get fewer rows.
     max_iterations: calls of bali_step, rounded up to whole passes over the data.
-    tolerance, patience: stop when the mean training NLL of the last ``patience`` iterations (with mini-batches as many
-        whole passes, three at least) is less than ``tolerance`` nats below that of the ``patience`` before;
+    tolerance, patience: stop when the median training NLL of the last ``patience`` iterations (with mini-batches as
+        many whole passes, three at least) is less than ``tolerance`` nats below that of the ``patience`` before;
         tolerance 0: never.
     """
 
@@ -62,6 +62,7 @@ class Settings:
     noise_floor: float = 1e-4
     learn_noise: bool = True
     trust_region: bool = False
+    allowed_rise: float = 0.0
     batch_size: int | None = None
     block_rows: int = 2048
     block_bytes: int = 256 * 2**20
@@ -83,7 +84,7 @@ class Settings:
             _number("step_scale", self.step_scale, 0, 1, closed=True)
         if self.tempering is not None:
             _number("tempering", self.tempering, 0, float("inf"))
-        for name in ("damping", "tolerance"):
+        for name in ("damping", "tolerance", "allowed_rise"):
             if getattr(self, name) != 0:
                 _number(name, getattr(self, name), 0, float("inf"))
         for name, least in (

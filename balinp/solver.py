@@ -134,7 +134,8 @@ def bali_step(
             if joint:  # the whole step where it can be taken; what later steps may be is not touched
                 scale, _ = trusted_scale(objective, before, 1.0, 1.0)
             else:
-                scale, next_scale = trusted_scale(objective, before, min(state.step_scale, largest), largest)
+                limit = before + settings.allowed_rise * n * mlp.widths[-1]  # eq:trust-region
+                scale, next_scale = trusted_scale(objective, limit, min(state.step_scale, largest), largest)
         measured = sampled and t % ceil(count / SPREAD_ROWS) == 0
         spread = data_spread(mlp, likelihood, weights, state.means, x, settings, sample_weight) if measured else 0.0
         learns = settings.evidence and t + 1 >= settings.warmup

@@ -119,14 +119,20 @@ class Table:
         row = next(row for row, cell in enumerate(values) if sign.fullmatch(cell) and not _is_number(cell))
         raise InvalidArgumentError(
             f"{self.place(row, name)}: {shown(values[row])} reads as a number to people only; write plain numbers like "
-            f"1234.5 in this column, without signs of units, thousands or decimal commas, or leave it out with --drop"
+            f"1234.5 in this column, without signs of units, thousands or decimal commas, or, if it is an input, leave "
+            f"it out with --drop"
         )
 
     def _refuse_missing(self, row: int, name: str, cell: str) -> None:
         if cell.lower() in MISSING:
+            values = self.columns[name]
+            texts = values.dtype == object
+            count = sum(other.lower() in MISSING for other in values) if texts else int(np.isnan(values).sum())
+            first = f", the first of {count} in this column" if count > 1 else ""
             raise InvalidArgumentError(
-                f"{self.place(row, name)}: the cell is missing; fill it in, delete the line, or leave the column out "
-                f"of the fit with --drop (a category that looks missing, like NA or none, wants another name)"
+                f"{self.place(row, name)}: the cell is missing{first}; fill it in, delete the line, or, if it is an "
+                f"input, leave the column out with --drop (a category that looks missing, like NA or none, wants "
+                f"another name)"
             )
 
 
@@ -225,7 +231,8 @@ def _names(path: str, header: list[str], used: str) -> list[str]:
         )
     for position, name in enumerate(names, 1):
         if not name:
-            raise InvalidArgumentError(f"{path}: column {position} has no name in the header; give it one")
+            pandas = "; of pandas' to_csv it is the index: index=False leaves it out" if position == 1 else ""
+            raise InvalidArgumentError(f"{path}: column {position} has no name in the header; give it one{pandas}")
         if name in names[: position - 1]:
             raise InvalidArgumentError(f"{path}: the header has the name {name!r} twice; rename one of them")
     for separator in ";\t|":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Protocol, TypeAlias
 
 from .backend import Array, Backend
@@ -184,11 +185,11 @@ def _ending(converged: bool, stop: bool, exhausted: bool) -> str | None:
 
 
 def has_plateaued(losses: Sequence[float], patience: int, tolerance: float) -> bool:
-    """Whether the mean of the last ``patience`` losses is less than ``tolerance`` below that of the ``patience``
+    """Whether the median of the last ``patience`` losses is less than ``tolerance`` below that of the ``patience``
     before.   (eq:stopping)"""
     if tolerance == 0 or len(losses) < 2 * patience:
         return False
-    return sum(losses[-2 * patience : -patience]) / patience - sum(losses[-patience:]) / patience < tolerance
+    return median(losses[-2 * patience : -patience]) - median(losses[-patience:]) < tolerance
 
 
 def _batches(x: Array, count: int, generator: Any, backend: Backend) -> Iterator[Any]:

@@ -18,6 +18,7 @@ from .settings import Settings
 from .state import BALIState
 
 FOLDS, DRAWS = 2, 100
+FEW_ROWS, MOST_FOLDS = 60, 5  # of fewer rows two fifths are too few to tell a noise
 ONE_FOLD_ROWS = 1_000  # of classes: a fifth of so many rows tells prior precisions apart
 
 
@@ -70,7 +71,10 @@ class Trial:
 
     @property
     def folds(self) -> int:
-        """How many such fits: two, or one of many labelled rows, which take long.   (eq:held-out-choice)"""
+        """How many such fits: two, one of many labelled rows, which take long, or of few rows up to five.
+        (eq:held-out-choice)"""
+        if len(self.x) < FEW_ROWS:
+            return min(MOST_FOLDS, int(1 / self.fraction))
         return 1 if isinstance(self.likelihood, Categorical) and len(self.x) >= ONE_FOLD_ROWS else FOLDS
 
     def predicted(self, state: BALIState, x: Any, generator: Any) -> Predictive:

@@ -77,8 +77,8 @@ def as_labels(y: Any, rows: int) -> Rows:
     _refuse_rows(array, rows, "y")
     if array.dtype.kind == "O" and source is None:
         kinds = {type(v) for v in array}
-        if kinds <= {str}:
-            return array
+        if all(issubclass(kind, str) for kind in kinds):
+            return array if kinds <= {str} else np.array([str(label) for label in array], dtype=object)
         if any(v is None or v != v for v in array):  # NaN is the one value unequal to itself
             row = next(i for i, v in enumerate(array) if v is None or v != v)
             raise InvalidArgumentError(f"y has a missing label in row {row}; drop the row or give the label")
@@ -173,7 +173,7 @@ def _numeric(values: Any, name: str) -> np.ndarray:
         raise InvalidArgumentError(f"Complex data not supported: {name} has dtype {array.dtype}; pass its real part")
     if array.dtype.kind in "OUS":
         try:
-            return array.astype(np.float64)
+            return array.astype(np.float64, order="C")
         except TypeError as error:
             raise InvalidTypeError(f"{name} must be numbers, got objects ({error}); encode them as numbers") from error
         except ValueError as error:
@@ -184,8 +184,9 @@ def _numeric(values: Any, name: str) -> np.ndarray:
     if array.dtype.kind not in "fbiu":
         raise InvalidTypeError(f"{name} must be numbers, got dtype {array.dtype}")
     if array.dtype.kind == "f":
-        return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
-    return array.astype(np.float64)
+        # row after row whatever the caller's order is: sums, and with them the bits of a fit, would follow it
+        return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, order="C", copy=False)
+    return array.astype(np.float64, order="C")
 
 
 def _reads_as_number(value: Any) -> bool:

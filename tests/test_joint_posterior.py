@@ -179,6 +179,7 @@ def test_predictions_take_bounded_memory_and_the_same_bits_in_any_blocks():
     np.testing.assert_array_equal(whole.draws, predict_joint(state, x, 128).draws)
 
 
+@pytest.mark.equation("eq:joint-posterior")
 def test_the_joint_posterior_is_for_networks_whose_sum_is_affordable():
     """p √K of at most 2 000."""
     assert affordable(MLP((1999, 1)))

@@ -32,7 +32,7 @@ def test_predictions_have_intervals_of_the_level(axes, generator):
     assert axes.get_xlabel() == "true load [kN]"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "predicted = true",
-        "test rows (20), 90% interval",
+        "20 rows, 90% interval",
     ]
 
 

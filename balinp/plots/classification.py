@@ -33,7 +33,7 @@ def plot_reliability(labels: Any, probabilities: Any, bins: int = 10, ax: Any = 
     low = 1 / p.shape[1]
     (line,) = axes.plot([low, 1], [low, 1], "k--", lw=1, label="calibrated")
     bars = axes.errorbar(x, share, yerr=reach, fmt="o", color=BLUE, mfc="white", capsize=3)
-    bars.set_label("test rows ± 1 std. error, with their number")
+    bars.set_label("rows ± 1 std. error, with their number")
     for xi, si, ni in zip(x, share, n):
         axes.annotate(
             f"{ni}", (xi, si), (-6, -5), textcoords="offset points", ha="right", va="top", fontsize=9,

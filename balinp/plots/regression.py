@@ -66,7 +66,7 @@ def plot_predictions(y: Any, mean: Any, std: Any, name: str = "target", level: f
     bars = {"elinewidth": 1.1 if few else 0.5, "capsize": 2.5 if few else 0, "alpha": 1.0 if few else 0.4}
     axes.errorbar(
         y, mean, yerr=half, fmt="o", ms=4 if few else 2, mfc="white", mec=BLUE, ecolor=BLUE, **bars,
-        label=f"test rows ({len(y)}), {level:.0%} interval",
+        label=f"{len(y)} rows, {level:.0%} interval",
     )  # fmt: skip
     low, high = min(y.min(), (mean - half).min()), max(y.max(), (mean + half).max())
     axes.plot([y.min(), y.max()], [y.min(), y.max()], "k--", lw=1, label="predicted = true", zorder=3)
@@ -95,7 +95,7 @@ def plot_coverage(y: Any, mean: Any, std: Any, name: str = "target", ax: Any = N
     )  # fmt: skip
     axes.plot([0, 1], [0, 1], "k--", lw=1, label="calibrated")
     share = np.arange(len(y) + 1) / len(y)
-    axes.step([*inside, 1], share, "-", where="pre", color=BLUE, lw=1.8, label=f"test rows ({len(y)})")
+    axes.step([*inside, 1], share, "-", where="pre", color=BLUE, lw=1.8, label=f"{len(y)} rows")
     for at in (0.5, 0.9):
         axes.plot(at, np.mean(inside <= at), "o", mfc="white", mec=BLUE, ms=6)
         axes.annotate(f"{np.mean(inside <= at):.2f}", (at, np.mean(inside <= at)), (7, -12), textcoords="offset points")

@@ -148,7 +148,7 @@ def literal_preset(core: Any, seed: int) -> Iterator[Measurement]:
 
 
 def stopping(core: Any, seed: int) -> Iterator[Measurement]:
-    """A fit ends at the first record where the mean of p losses is less than the tolerance below that of p before."""
+    """A fit ends at the first record where the median of p losses is less than the tolerance below that of p before."""
     state, x, y, _ = problem(core, seed, LITERAL)
     for tolerance, patience in ((0.05, 3), (0.01, 5)):
         settings = core.Settings(tolerance=tolerance, patience=patience, warmup=2, max_iterations=200)
@@ -156,7 +156,7 @@ def stopping(core: Any, seed: int) -> Iterator[Measurement]:
         losses = [float(record.train_nll) for record in result.history][2:]
 
         def ends(n: int, losses: list[float] = losses, p: int = patience, least: float = tolerance) -> bool:
-            return n >= 2 * p and bool(np.mean(losses[n - 2 * p : n - p]) - np.mean(losses[n - p : n]) < least)
+            return n >= 2 * p and bool(np.median(losses[n - 2 * p : n - p]) - np.median(losses[n - p : n]) < least)
 
         first = next((n for n in range(len(losses) + 1) if ends(n)), None)
         right = first == len(losses) and bool(result.converged)
@@ -196,6 +196,6 @@ CHECKS = (
     (projection, (*NETWORK, "BALIState"), {"eq:projection-error": "KL = ½∑ log (1 + κe)/(1 + ke)"}),
     (rank, (*NETWORK, "Categorical"), {"eq:rank-bound": "γ ≤ N·rank B, and ϑ∑γ within it"}),
     (literal_preset, ("Settings",), {"eq:defaults": "the literal preset is the abstract's reading"}),
-    (stopping, (*NETWORK, "fit"), {"eq:stopping": "a fit ends when the mean loss stops falling"}),
+    (stopping, (*NETWORK, "fit"), {"eq:stopping": "a fit ends when the median loss stops falling"}),
     (cost, (*NETWORK, "NUMPY"), {"eq:cost": "multiply-adds per row as derived"}),
 )

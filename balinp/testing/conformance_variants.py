@@ -49,9 +49,10 @@ def residual_covariance(core: Any, seed: int) -> Iterator[Measurement]:
 
 
 def trust_region(core: Any, seed: int) -> Iterator[Measurement]:
-    """The step is the largest 0.3^j of the full one that lowers ∑ℓ + ½ ∑ tr(S⁻¹MᵀΛ₀M), and 1.5 times it is next."""
-    for size in (0.01, 1.0, 100.0):
-        kind = {**LITERAL, "step_size": size, "trust_region": True}
+    """The step is the largest 0.3^j of the full one that lowers ∑ℓ + ½ ∑ tr(S⁻¹MᵀΛ₀M), or raises it by no more than is
+    allowed a target, and 1.5 times it is next."""
+    for size, allowed in ((0.01, 0.0), (1.0, 0.0), (100.0, 0.0), (1.0, 5.0), (1.0, 50.0)):
+        kind = {**LITERAL, "step_size": size, "trust_region": True, "allowed_rise": allowed}
         state, x, y, settings = problem(core, seed, kind)
         after = core.bali_step(state, x, y, np.random.default_rng(1), settings)
         layers = dense_iteration(state, x, y, kind, float(len(x)), mean_weights(state))
@@ -63,8 +64,9 @@ def trust_region(core: Any, seed: int) -> Iterator[Measurement]:
                 dense.tau * np.trace(W.T @ W @ dense.Q) / 2 for dense, W in zip(layers, weights, strict=True)
             )
 
-        scale = next(s for s in (*0.3 ** np.arange(12), 0.0) if objective(s) <= objective(0.0))
-        what = f"α = {size}, scale {scale:.2g}"
+        limit = objective(0.0) + allowed * y.size
+        scale = next(s for s in (*0.3 ** np.arange(12), 0.0) if objective(s) <= limit)
+        what = f"α = {size}, {allowed} nats allowed, scale {scale:.2g}"
         for l, (layer, dense) in enumerate(zip(after.layers, layers, strict=True)):
             condition = 10.0 * float(np.linalg.cond(dense.precision))
             expected = dense.M + scale * dense.delta

@@ -30,6 +30,7 @@ MODULES = (
     "activations",
     "mlp",
     "likelihoods",
+    "heteroscedastic",
     "matrix_normal",
     "statistics",
     "regression",
@@ -38,6 +39,12 @@ MODULES = (
     "solver",
     "training",
     "predictive",
+    "joint",
+    "joint_posterior",
+    "trust",
+    "state",
+    "settings",
+    "deferred",
 )
 QUICK = (  # mutmut's trampolines add stack frames, so the one test that counts those is left out
     "-k",
