@@ -25,7 +25,7 @@ class BALIClassifier(BALIEstimator):
 
     Parameters as for BALIRegressor, without shared_noise, noise and relevance; batch_size "auto": 200 rows below 5 000
     rows, else 500; validation_fraction: the share of rows held out of fits with three prior precisions, of which
-    the best one is taken (with 20 to 5 000 rows and hidden layers, unless settings has one; 0: never).
+    the best one is taken (with 5 to 5 000 rows and hidden layers, unless settings has one; 0: never).
     After fit also: classes_ (K,), sorted.
     """
 

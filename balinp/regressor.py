@@ -49,7 +49,7 @@ class BALIRegressor(BALIEstimator):
     preset ("literal": the abstract's reading alone), settings (a dict of Settings fields, to change any detail),
     random_state, noise ("constant", or "input-dependent": the network learns a log-variance for every target beside its
     mean), relevance (a first fit finds how much each input counts, and the inputs are scaled by it),
-    validation_fraction (the share of rows held out of each of two fits with either of two settings: of 20 to 5 000 rows
+    validation_fraction (the share of rows held out of each of two fits with either of two settings: of 5 to 5 000 rows
     and hidden layers they choose between the settings and estimate the constant noise, for which training residuals are
     too small, and what the posterior of predictions is to believe of it; 0: never), backend ("numpy", or
     "cupy": on the GPU), forgetting (for partial_fit: with every batch older rows count this share less; None: see
