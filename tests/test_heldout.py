@@ -103,7 +103,8 @@ def hidden():
 @pytest.mark.equation("eq:held-out-noise")
 def test_held_out_rows_give_the_noise_that_training_hides():
     """Seeded, on a fit made to follow its rows: σ² within a factor 1.6 of the true ¼, and squared errors on fresh rows
-    v + σ² in the mean, to a quarter. Negative control: by what training learns they are half as much again, σ² < 0.2.
+    v + σ² in the mean, to three tenths. Negative control: by what training learns they are half as much again, and σ²
+    is below 0.2.
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((1200, 3))
@@ -117,7 +118,7 @@ def test_held_out_rows_give_the_noise_that_training_hides():
         errors.append(float(np.mean((y[200:] - mean) ** 2 / deviation**2)))
     assert 0.25 / 1.6 < found[0] < 0.25 * 1.6, found
     assert found[1] < 0.2, found
-    assert 0.75 < errors[0] < 1.25, errors
+    assert 0.7 < errors[0] < 1.3, errors
     assert errors[1] > 1.5, errors
 
 

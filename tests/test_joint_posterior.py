@@ -186,6 +186,7 @@ def test_the_joint_posterior_is_for_networks_whose_sum_is_affordable():
     assert not affordable(MLP((2000, 1)))
     assert affordable(MLP((249, 4)))  # 1 000 weights
     assert not affordable(MLP((250, 4)))
+    assert affordable(MLP((10, 40, 1)))  # 481 weights: hidden units are no outputs
 
 
 class Watched(Gaussian):
