@@ -11,6 +11,6 @@ SMALL = 10**9  # multiply-adds in a pass; half of it takes longer with two threa
 
 
 def calm_threads(rows: int, weights: int) -> AbstractContextManager[Any]:
-    """A context in which BLAS takes one thread if passes over so many ``rows`` (of a batch or block) with so many ``weights`` are
-    small, and else whatever it was going to take. It holds for the whole process while it lasts."""
+    """A context in which BLAS takes one thread if passes over so many ``rows`` (of a batch or block) with so many
+    ``weights`` are small, and else whatever it was going to take. It holds for the whole process while it lasts."""
     return threadpool_limits(limits=1, user_api="blas") if rows * weights < SMALL else nullcontext()

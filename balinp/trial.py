@@ -43,6 +43,7 @@ class HeldOut:
         classes θ is in units of the temperature of training (eq:held-out-temperature). With a
         ``posterior_noise`` see balinp.heldout_joint.
         """
+        assert self.posterior_noise is None
         if self.likelihood is None:
             return replace(state, predictive_temperature=self.temperature * state.temperature)
         noise, learnt = mean_noise(self.likelihood), mean_noise(state.likelihood)
