@@ -109,4 +109,4 @@ def test_the_command_prints_a_table_and_has_an_exit_status(capsys):
     assert main(["balinp.matrix_normal", "--seed", "3"]) == 0
     assert "eq:kl" in capsys.readouterr().out
     command = [sys.executable, "-m", "balinp.testing.conformance", "no_such_module"]
-    assert subprocess.run(command, capture_output=True).returncode == 1
+    assert subprocess.run(command, capture_output=True).returncode == 2

@@ -355,7 +355,9 @@ def test_tables_begin_with_joint_steps_unless_something_else_was_asked_for():
         settings(100, settings={"joint_iterations": 0}),
     ]
     assert [s.joint_iterations for s in plain] == [0] * len(plain)
-    assert settings(100, settings={"joint_iterations": 0}) == Settings()  # and with the budget and rate of such fits
+    assert settings(100, settings={"joint_iterations": 0}) == Settings(
+        trust_region=True, allowed_rise=1.0
+    )  # and with the budget and rate of such fits
     assert BALIRegressor()._fit_settings(100).joint_iterations == 0  # a batch of a stream, and the fit for relevance
 
 
