@@ -12,7 +12,7 @@ import numpy as np
 from . import persistence
 from .backend import Backend, get_backend
 from .checkpoint import EVERY, Checkpoint
-from .distinct import distinct_rows
+from .distinct import distinct_rows, joined_rows
 from .errors import InvalidArgumentError
 from .heldout import FEWEST_ROWS, MOST_ROWS, best_held_out
 from .interruption import Interruption
@@ -24,12 +24,11 @@ from .prediction import Predictor
 from .rows import RowSource, gathered, on_backend
 from .scales import Standardizer
 from .session import Session
-from .settings import Settings
+from .settings import Settings, check_integer
 from .training import Callback, IterationRecord
 from .trial import HeldOut, Trial
 from .validation import (
     Rows,
-    as_count,
     as_features,
     as_sample_weight,
     feature_names,
@@ -204,7 +203,7 @@ class BALIEstimator(Parameters, Predictor):
         if self.predictive not in self._predictives:
             names = " or ".join(repr(name) for name in self._predictives)
             raise InvalidArgumentError(f"predictive must be {names}, got {self.predictive!r}")
-        as_count(self.draws, "draws")
+        check_integer("draws", self.draws, 1)
         share = self.validation_fraction
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 0.5:
             raise InvalidArgumentError(f"validation_fraction must be a number from 0 to 0.5, got {share!r}")
@@ -239,10 +238,7 @@ class BALIEstimator(Parameters, Predictor):
         known = self.preset is not None or self.validation_fraction == 0 or not self.hidden_widths
         if known or not FEWEST_ROWS <= len(x) <= MOST_ROWS or not self._undecided(settings):
             return None
-        x, targets, weight = gathered(x), gathered(targets), gathered(weight)
-        index, weight = distinct_rows(x, targets, weight)  # of a file they are not joined yet
-        if index is not None:
-            x, targets = x[index], targets[index]
+        x, targets, weight = joined_rows(gathered(x), gathered(targets), gathered(weight))  # of a file only now
         if len(x) < FEWEST_ROWS:
             return None
         core, kind = (self._network(), self._likelihood()), self._predictive_kind(settings)

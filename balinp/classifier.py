@@ -15,9 +15,9 @@ from .likelihoods import Categorical
 from .params import kin
 from .predictive import Predictive
 from .rows import RowSource, gathered
-from .settings import Settings
+from .settings import Settings, check_integer
 from .training import IterationRecord
-from .validation import Rows, as_count, as_generator, as_labels, as_sample_weight, labels_present
+from .validation import Rows, as_generator, as_labels, as_sample_weight, labels_present
 
 
 class BALIClassifier(BALIEstimator):
@@ -84,7 +84,7 @@ class BALIClassifier(BALIEstimator):
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draws of the label at X (n, d): (n, n_samples)."""
-        n_samples = as_count(n_samples, "n_samples")
+        check_integer("n_samples", n_samples, 1)
         cumulative = np.cumsum(np.asarray(self.predict_proba(self._host(X))), axis=1)
         uniform = as_generator(random_state).random((len(cumulative), n_samples))
         index = (uniform[:, :, None] > cumulative[:, None, :]).sum(axis=2)

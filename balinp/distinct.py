@@ -43,6 +43,14 @@ def distinct_rows(
     return (index if kept is None else kept[index]), counts
 
 
+def joined_rows(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The distinct rows of (x, y) that have a weight, with the sums of their weights: see distinct_rows."""
+    index, weight = distinct_rows(x, y, weight)
+    return (x, y, weight) if index is None else (x[index], y[index], weight)
+
+
 def _content(columns: list[np.ndarray]) -> np.ndarray:
     """A number (n,) of 64 bits for every row, mixed from the bits of its cells: FNV-1a with words for bytes."""
     key = np.full(len(columns[0]), 0xCBF29CE484222325, dtype=np.uint64)

@@ -10,7 +10,7 @@ from typing import Any
 from .backend import get_backend
 from .blocks import held_rows
 from .caller import warn_caller
-from .distinct import distinct_rows
+from .distinct import joined_rows
 from .errors import ConvergenceWarning, InterruptedFitWarning
 from .heldout_joint import applied_jointly
 from .persistence import json_params
@@ -109,10 +109,7 @@ def learn_batch(estimator: Any, X: Any, y: Any, sample_weight: Any, first: bool)
         estimator.history_, estimator.n_iter_, estimator.converged_, estimator.n_rows_seen_ = [], 0, False, 0.0
     else:
         x, targets, weight = estimator._later_data(X, y, sample_weight)
-        x, targets, weight = (gathered(rows) for rows in (x, targets, weight))
-        index, weight = distinct_rows(x, targets, weight)
-        if index is not None:
-            x, targets = x[index], targets[index]
+        x, targets, weight = joined_rows(*(gathered(rows) for rows in (x, targets, weight)))
     rows = float(len(x) if weight is None else weight.sum())
     estimator.n_rows_seen_ += rows
     settings, total = estimator._fit_settings(len(x)), estimator.n_rows_seen_

@@ -20,12 +20,11 @@ from .relevance import input_relevance
 from .rows import RowSource, gathered
 from .scales import Standardizer
 from .session import Session
-from .settings import Settings
+from .settings import Settings, check_integer
 from .training import IterationRecord
 from .validation import (
     Rows,
     as_columns,
-    as_count,
     as_features,
     as_generator,
     as_regression_targets,
@@ -111,7 +110,8 @@ class BALIRegressor(BALIEstimator):
         far from the mean as held-out rows wanted; with predictive="joint" one of the ``draws`` that fit made, the same
         one again only if more are asked for."""
         self._check_fitted()
-        generator, n_samples = as_generator(random_state), as_count(n_samples, "n_samples")
+        check_integer("n_samples", n_samples, 1)
+        generator = as_generator(random_state)
         features = as_features(self._host(X), self.n_features_in_, self._names())
         x = self.x_scaler_.transform(gathered(features), self._dtype)
         core = self.state_.mlp.backend

@@ -96,7 +96,7 @@ class Settings:
             ("block_bytes", 1),
             ("batch_size", 1),
         ):
-            _integer(name, getattr(self, name), least, optional=name == "batch_size")
+            check_integer(name, getattr(self, name), least, optional=name == "batch_size")
         if self.joint_iterations and self.prior != "independent":
             raise InvalidArgumentError(
                 f"joint_iterations go with prior='independent' only, got prior={self.prior!r}; set joint_iterations=0"
@@ -138,7 +138,9 @@ def _number(name: str, value: Any, low: float, high: float, closed: bool = False
         )
 
 
-def _integer(name: str, value: Any, least: int, optional: bool) -> None:
+def check_integer(name: str, value: Any, least: int, optional: bool = False) -> None:
+    """Raise InvalidArgumentError, naming ``name``, unless ``value`` is an integer of at least ``least`` (or None where
+    that is ``optional``).   (eq:defaults)"""
     if optional and value is None:
         return
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:

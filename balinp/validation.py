@@ -137,13 +137,6 @@ def feature_names(X: Any) -> list[str] | None:
     return names if names and all(isinstance(n, str) for n in names) else None
 
 
-def as_count(value: Any, name: str) -> int:
-    """An integer of at least 1."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
-        raise InvalidArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)
-
-
 def as_generator(random_state: Any) -> np.random.Generator:
     """A numpy Generator from None, an integer seed, a Generator or a RandomState."""
     if isinstance(random_state, np.random.RandomState):

@@ -35,10 +35,11 @@ def test_of_few_rows_every_one_is_held_out_once():
 
 @pytest.mark.equation("eq:held-out-joint")
 def test_intervals_of_a_dozen_rows_are_wide_enough():
-    """Coverage of the 90 % intervals on 1 000 rows, the mean of eight tables of twelve: at least 0.75.
+    """Coverage of the 90 % intervals on 1 000 rows, the mean of eight tables of twelve rows: above 0.65.
 
-    Other seeds: coverages of single tables have a deviation of 0.12, so that a mean of 0.85 falls below that once in
-    100. Negative control: without held-out rows it is below 0.65.
+    Of forty such tables it was 0.83 with a deviation of 0.14 from table to table: a mean of eight is 3.7 deviations
+    above that, which other seeds fail once in 9 000. Negative control: without held-out rows (0.33 and 0.28 of forty)
+    it is below.
     """
     x, y = rows(1000, 99)
 
@@ -50,8 +51,7 @@ def test_intervals_of_a_dozen_rows_are_wide_enough():
             shares.append(np.mean(np.abs(y - mean) < 1.645 * deviation))
         return float(np.mean(shares))
 
-    assert coverage() > 0.75
-    assert coverage(validation_fraction=0) < 0.65
+    assert coverage() > 0.65 > coverage(validation_fraction=0)
 
 
 def test_a_share_of_less_than_a_row_holds_one_out():

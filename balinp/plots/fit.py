@@ -26,14 +26,7 @@ def plot_history(history: Sequence[IterationRecord], ax: Any = None) -> Any:
         iterations, [r.train_nll for r in history], "-" + lone, color=BLUE, lw=1, label="train (at sampled weights)"
     )
     if history[0].test_nll is not None:
-        axes.plot(
-            iterations,
-            [r.test_nll for r in history],
-            "--" + lone,
-            color=ORANGE,
-            lw=1.8,
-            label="test, 10 draws",
-        )
+        axes.plot(iterations, [r.test_nll for r in history], "--" + lone, color=ORANGE, lw=1.8, label="test (10 draws)")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
