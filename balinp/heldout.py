@@ -45,7 +45,7 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
             found = judge(trial, variant, f", variant {number}")
             if found is None:
                 return None
-            if found.loss + (classes and _standard_error(best.losses - found.losses)) >= best.loss:
+            if found.loss + _standard_error(best.losses - found.losses) >= best.loss:
                 break
             best = found
         if best is not start:
