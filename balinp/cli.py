@@ -128,6 +128,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         "iterations": model.n_iter_,
         "converged": model.converged_,
         "interrupted": interrupted,
+        "ended": "interrupted" if interrupted else model._how_it_ended(),
         "seconds": seconds,
         "model": arguments.out,
         "plot": arguments.plot,
@@ -233,7 +234,6 @@ def _fit_text(facts: dict[str, Any]) -> str:
     rows, train, test = facts["rows"], facts["train"], facts["test"]
     noise = facts["noise_std"] or {}
     names = {name: "noise std" if len(noise) == 1 else f"noise std, {name}" for name in noise}
-    ended = "interrupted" if facts["interrupted"] else "converged" if facts["converged"] else "not converged"
     return aligned(
         [
             ("task", f"{facts['task']} of {', '.join(facts['targets'])} ({facts['task_reason']})"),
@@ -242,7 +242,7 @@ def _fit_text(facts: dict[str, Any]) -> str:
             ("", "train", "test"),
             *measure_rows([train, test]),
             *((names[name], number(value)) for name, value in noise.items()),
-            ("iterations", f"{facts['iterations']} ({ended})"),
+            ("iterations", f"{facts['iterations']} ({facts['ended']})"),
             ("seconds", f"{facts['seconds']:.1f}"),
             ("model", facts["model"] or "not written; --out MODEL.npz writes it"),
             *([("picture", facts["plot"])] if facts["plot"] else []),

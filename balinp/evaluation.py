@@ -130,7 +130,7 @@ def _confidence(e: Evaluation) -> Iterator[str]:
 
 
 def _fit(e: Evaluation) -> Iterator[str]:
-    if not e.model.converged_:
+    if e.model._how_it_ended() == "not converged":
         yield (
             f"Not converged: the fit ended after {e.model.n_iter_} iterations, before its training loss stopped "
             f"falling. Fit again with a larger --max-iterations."

@@ -101,7 +101,7 @@ def _fit_facts(model: Any) -> list[tuple[str, str]]:
     facts = [("estimator", type(model).__name__), ("network", f"{widths}, {model.activation}")]
     facts += [
         ("rows of the fit", f"{model.n_rows_seen_:g}"),
-        ("iterations", f"{model.n_iter_} ({'converged' if model.converged_ else 'not converged'})"),
+        ("iterations", f"{model.n_iter_} ({model._how_it_ended()})"),
     ]
     if history:
         facts.append(("training NLL at the end", f"{number(history[-1].train_nll)} nats per row"))

@@ -195,9 +195,9 @@ def test_iterations_that_are_meant_to_be_used_up_raise_no_warning(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = BALIRegressor(**parameters).fit(x, y[:, 0])
-    assert (model.n_iter_, model.converged_) == (12, False)
+    assert (model.n_iter_, model.converged_, model._how_it_ended()) == (12, False, "as planned")
     for asked in ({"max_iterations": 12}, {"settings": {"max_iterations": 12}}, {"settings": {"joint_iterations": 0}}):
+        model = BALIRegressor(**parameters | asked, **({} if "max" in str(asked) else {"max_iterations": 5}))
         with pytest.warns(ConvergenceWarning):
-            BALIRegressor(**parameters | asked, **({} if "max" in str(asked) else {"max_iterations": 5})).fit(
-                x, y[:, 0]
-            )
+            model.fit(x, y[:, 0])
+        assert model._how_it_ended() == "not converged"

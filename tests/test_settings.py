@@ -1,6 +1,7 @@
 """Every setting refuses what it cannot use, by name; presets are settings with a name."""
 
 from dataclasses import fields, replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -51,6 +52,10 @@ def test_zero_switches_off(name):
     assert getattr(Settings(**{name: 0}), name) == 0
     with pytest.raises(InvalidArgumentError, match=f"^{name} must"):
         Settings(**{name: -1e-9})
+
+
+def test_numbers_of_any_kind_are_numbers():
+    assert Settings(rate=np.float32(0.25), damping=Fraction(1, 4), warmup=np.int64(3)).rate == 0.25
 
 
 def test_only_batch_size_may_be_none_among_the_counts():
