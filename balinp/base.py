@@ -249,14 +249,6 @@ class BALIEstimator(Parameters, Predictor):
         """Whether a fit is meant to take all the iterations that it may."""
         return False
 
-    def _how_it_ended(self) -> str:
-        """Of the iterations of a fitted model: "converged", "as planned" (all of a budget that is meant to be used up)
-        or "not converged"."""
-        if self.converged_:
-            return "converged"
-        settings = self._table_settings(round(self.n_rows_seen_))
-        return "as planned" if self._planned(settings) and self.n_iter_ == settings.max_iterations else "not converged"
-
     def _predictive_kind(self, settings: Settings) -> str:
         """The predictive that held-out rows judge."""
         return self.predictive

@@ -27,6 +27,7 @@ from .commands import run_doctor, run_report, run_score
 from .errors import BALIError, ConvergenceWarning, InterruptedFitWarning, InvalidArgumentError
 from .evaluation import Evaluation, pictures
 from .files import write_atomically
+from .learning import how_it_ended
 from .options import parser
 from .outputs import check_outputs
 from .persistence import load_with_extra, save_estimator
@@ -128,7 +129,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         "iterations": model.n_iter_,
         "converged": model.converged_,
         "interrupted": interrupted,
-        "ended": "interrupted" if interrupted else model._how_it_ended(),
+        "ended": "interrupted" if interrupted else how_it_ended(model),
         "seconds": seconds,
         "model": arguments.out,
         "plot": arguments.plot,

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import binom, norm
 
 from .evidence import PRECISION_BOUNDS
+from .learning import how_it_ended
 from .metrics import auroc, predictive_entropy
 from .persistence import load_with_extra
 from .plots import (
@@ -130,7 +131,7 @@ def _confidence(e: Evaluation) -> Iterator[str]:
 
 
 def _fit(e: Evaluation) -> Iterator[str]:
-    if e.model._how_it_ended() == "not converged":
+    if how_it_ended(e.model) == "not converged":
         yield (
             f"Not converged: the fit ended after {e.model.n_iter_} iterations, before its training loss stopped "
             f"falling. Fit again with a larger --max-iterations."

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import __version__
 from .evaluation import Evaluation, cautions, pictures
+from .learning import how_it_ended
 from .report import measure_rows, number
 from .schema import Schema
 
@@ -101,7 +102,7 @@ def _fit_facts(model: Any) -> list[tuple[str, str]]:
     facts = [("estimator", type(model).__name__), ("network", f"{widths}, {model.activation}")]
     facts += [
         ("rows of the fit", f"{model.n_rows_seen_:g}"),
-        ("iterations", f"{model.n_iter_} ({model._how_it_ended()})"),
+        ("iterations", f"{model.n_iter_} ({how_it_ended(model)})"),
     ]
     if history:
         facts.append(("training NLL at the end", f"{number(history[-1].train_nll)} nats per row"))

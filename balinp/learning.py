@@ -78,6 +78,16 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
     return estimator
 
 
+def how_it_ended(estimator: Any) -> str:
+    """Of the iterations of a fitted model: "converged", "as planned" (all of a budget that is meant to be used up) or
+    "not converged"."""
+    if estimator.converged_:
+        return "converged"
+    settings = estimator._table_settings(round(estimator.n_rows_seen_))
+    used_up = estimator._planned(settings) and estimator.n_iter_ == settings.max_iterations
+    return "as planned" if used_up else "not converged"
+
+
 def _ended(session: Session) -> bool:
     """Whether no other fit should begin: Ctrl-C came, in a fit or since, and there is a network to be the model."""
     return session.last is not None and session.interrupted()

@@ -20,6 +20,7 @@ from balinp import (
     initial_state,
 )
 from balinp.joint import PRODUCTS
+from balinp.learning import how_it_ended
 from balinp.passes import block_sums, data_loss
 from balinp.regressor import JOINT
 from balinp.testing import assert_residual, comparison_residual, condition_number
@@ -195,9 +196,9 @@ def test_iterations_that_are_meant_to_be_used_up_raise_no_warning(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = BALIRegressor(**parameters).fit(x, y[:, 0])
-    assert (model.n_iter_, model.converged_, model._how_it_ended()) == (12, False, "as planned")
+    assert (model.n_iter_, model.converged_, how_it_ended(model)) == (12, False, "as planned")
     for asked in ({"max_iterations": 12}, {"settings": {"max_iterations": 12}}, {"settings": {"joint_iterations": 0}}):
         model = BALIRegressor(**parameters | asked, **({} if "max" in str(asked) else {"max_iterations": 5}))
         with pytest.warns(ConvergenceWarning):
             model.fit(x, y[:, 0])
-        assert model._how_it_ended() == "not converged"
+        assert how_it_ended(model) == "not converged"
