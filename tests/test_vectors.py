@@ -1,40 +1,27 @@
-"""The conformance vectors: the package passes them on every backend and dtype, the files are what they claim, and the
-four commands say what is wrong."""
+"""The conformance vectors: the package passes them on every backend and dtype, the files are what they claim."""
 
 import ast
 import json
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+from vector_package import SLOW, VECTORS, failures, package
 
 from balinp.backend import NUMPY
 from balinp.cli import main
 from balinp.settings import Settings
-from balinp.vectors import compare, format, run, verify
-from balinp.vectors.package import PackageAdapter
+from balinp.vectors import compare, format
 
 ROOT = Path(__file__).parent.parent
-VECTORS = format.load()
-RESULTS = ROOT / "examples" / "ports" / "results"
 
 
 def double():
     """The strict double of the GPU."""
     return pytest.importorskip("balinp.testing.device").DOUBLE
-
-
-def package(dtype="float64", backend=NUMPY, only=None):
-    return run.candidate(PackageAdapter(backend, dtype).answer, VECTORS, dtype, only)
-
-
-def failures(candidate, only=None):
-    return {r.operation: r.diagnosis for r in verify.verify(candidate, VECTORS, only) if r.failed}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -152,9 +139,6 @@ def test_lint_wants_the_canonical_text(tmp_path, capsys):
     assert "not written as generate writes it" in capsys.readouterr().out
 
 
-SLOW = ("iteration", "fit", "epoch")  # .ci/run regenerates these too
-
-
 def test_the_files_come_out_of_the_reference_byte_for_byte(capsys):
     pytest.importorskip("mpmath")
     quick = [name for name in VECTORS if name not in SLOW]
@@ -234,140 +218,3 @@ def test_the_reference_is_independent_and_no_number_passes_through_a_float():
                 assert own or node.module in ("__future__", "collections.abc", "typing", "mpmath"), path.name
             if isinstance(node, ast.Name):
                 assert node.id not in ("float", "complex"), path.name
-
-
-# --- verify and run --------------------------------------------------------------------------------------------------
-def changed(only, change):
-    """The package's answers to some operations, changed case by case."""
-    candidate = package(only=only)
-    candidate["answers"] = {id: change(id, answer) for id, answer in candidate["answers"].items()}
-    return candidate
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda id, a: {"error": "not yet"}, "not answered: refused: not yet"),
-        (lambda id, a: a if "error" in a else {**a, "mean": [[float("nan")]]}, "none of the listed mistakes"),
-        (lambda id, a: a if "error" in a else {**a, "mean": "one"}, "no finite numbers of the expected shape in mean"),
-        (lambda id, a: a if "error" in a else {"mean": a["mean"]}, "no output row_precision"),
-        (lambda id, a: {"mean": 0, "row_precision": 0} if "error" in a else a, "must be refused are not checked"),
-        (lambda id, a: a if "error" in a else {n: np.float32(v).tolist() for n, v in a.items()}, "right in float32"),
-    ],
-)
-def test_verify_says_what_is_wrong(change, words):
-    candidate = changed(["layer_posterior"], change)
-    reports = verify.verify(candidate, VECTORS, ["layer_posterior"])
-    assert reports[0].failed
-    assert words in verify.table(reports, candidate, "")
-
-
-def test_refusing_everything_is_no_pass():
-    candidate = changed(["sampling"], lambda id, a: {"error": "no"})
-    (report,) = verify.verify(candidate, VECTORS, ["sampling"])
-    assert len(report.failed) == len(report.outcomes)
-
-
-def test_an_operation_without_answers_fails_unless_left_out():
-    candidate = package(only=["probit"])
-    assert failures(candidate, ["probit"]) == {}
-    assert set(failures(candidate)) == set(VECTORS) - {"probit"}
-    assert "tempering: no case is answered" in verify.table(verify.verify(candidate, VECTORS), candidate, "")
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"dtype": "float16"}, "dtype must be one of"),
-        ({"answers": []}, "an object of objects"),
-        ({"answers": {"probit/no-such": {}}}, "'probit/no-such'"),
-        ({"format": "something"}, "must be a JSON object with format"),
-    ],
-)
-def test_what_is_no_candidate_is_refused(change, words, tmp_path, capsys):
-    path = tmp_path / "c.json"
-    path.write_text(json.dumps(package(only=["probit"]) | change), "utf-8")
-    assert main(["vectors", "verify", str(path)]) == 2
-    captured = capsys.readouterr()
-    assert words in captured.err
-    assert captured.err.count("\n") == 1
-
-
-def test_the_commands_and_their_exit_codes(tmp_path, capsys):
-    path = tmp_path / "c.json"
-    assert main(["vectors", "run", "--only", "probit,mackay", "--dtype", "float32", "--out", str(path)]) == 0
-    assert main(["vectors", "verify", str(path), "--only", "probit,mackay"]) == 0
-    assert "2 of 2 operations pass" in capsys.readouterr().out
-    document = json.loads(path.read_text("utf-8"))
-    document["answers"]["probit/three-classes"]["probabilities"][0][0] += 1e-3
-    path.write_text(json.dumps(document), "utf-8")
-    assert main(["vectors", "verify", str(path), "--only", "probit,mackay"]) == 1
-    assert "probit: eq:probit is broken" in capsys.readouterr().out
-    for arguments in (
-        ["verify", str(tmp_path / "none.json")],
-        ["verify", str(path), "--only", "novel"],
-        ["novel"],
-        ["run", "--adapter", "no_such_module"],
-        ["run", "--adapter", "json"],
-        ["run", "--only", "novel"],
-    ):
-        assert main(["vectors", *arguments]) == 2
-        assert capsys.readouterr().err.startswith("balinp: error: ")
-    (tmp_path / "text.json").write_text("{", "utf-8")
-    assert main(["vectors", "verify", str(tmp_path / "text.json")]) == 2
-    assert main(["vectors", "--help"]) == 0
-    assert main(["vectors", "where"]) == 0
-    assert str(format.FOLDER) in capsys.readouterr().out
-
-
-def test_an_adapter_in_a_file(tmp_path, capsys):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "from balinp.vectors import package\nNAME = 'mine'\n"
-        "def answer(operation, inputs, dtype):\n"
-        "    out = package.answer(operation, inputs, dtype)\n"
-        "    return {name: [[-v for v in row] for row in value] for name, value in out.items()}\n"
-    )
-    assert main(["vectors", "run", "--adapter", str(path), "--only", "probit"]) == 1
-    assert capsys.readouterr().out.startswith("mine, float64")
-
-
-def test_verify_needs_the_files_only(tmp_path):
-    """Neither the core nor an extra is imported to read a candidate."""
-    candidate = tmp_path / "c.json"
-    candidate.write_text(json.dumps(package(only=["probit"])), "utf-8")
-    code = (
-        "import sys; sys.modules.update(dict.fromkeys(['mpmath', 'jsonschema', 'hypothesis', 'pytest']));"
-        "from balinp.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", code, "vectors", "verify", str(candidate), "--only", "probit"]
-    assert subprocess.run(command, capture_output=True).returncode == 0
-
-
-# --- ports -----------------------------------------------------------------------------------------------------------
-@pytest.mark.skipif(shutil.which("node") is None, reason="Node is not here")
-def test_the_javascript_port_passes(tmp_path):
-    port, out = ROOT / "examples" / "ports" / "node_port.mjs", tmp_path / "node.json"
-    subprocess.run(["node", port, format.FOLDER, out], check=True)
-    listed = subprocess.run(["node", port, "--operations"], check=True, capture_output=True, text=True).stdout
-    only = listed.strip().split(",")
-    assert {"statistics", "layer_posterior", "layer_predictive"} <= set(only)
-    assert failures(format.read(out, format.CANDIDATE_FORMAT), only) == {}
-
-
-@pytest.mark.parametrize("name", ["torch_float64", "torch_float32", "jax_float64", "jax_float32", "node_float64"])
-def test_the_committed_results_of_the_ports_are_of_these_vectors(name):
-    """After a change of the vectors: examples/ports/rerun.sh."""
-    lines = (RESULTS / f"{name}.txt").read_text("utf-8").splitlines()
-    assert lines[0].endswith(f"vectors {format.digest(VECTORS)}")
-    assert not any("WRONG" in line for line in lines)
-    operations = 12 if "node" in name else len(VECTORS)
-    assert lines[-1].endswith(f"; {operations} of {operations} operations pass")
-
-
-@pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_the_ports_pass_where_their_framework_is(framework):
-    pytest.importorskip(framework)
-    module = run.adapter(str(ROOT / "examples" / "ports" / f"{framework}_port.py"))
-    quick = [name for name in VECTORS if name not in SLOW]
-    assert failures(run.candidate(module.answer, VECTORS, "float64", quick), quick) == {}
