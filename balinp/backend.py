@@ -117,15 +117,15 @@ class Backend:
 
         A factorisation that succeeds has |∑_j L_ij² − A_ii| ≤ γ A_ii, γ = (D + 1)ε/(1 − (D + 1)ε) (Higham 2002, 10.3).
         One that fails at pivot k has ∑_{j<k} L_kj² ≥ (1 − γ) A_kk already: then whatever stands at L_kk either adds so
-        much that the sum is off, or is so small that it is within the bound; both are doubted, as is NaN. The bound is
-        four times γ, for the rounding of this sum and for other orders of summation; a factor doubted in vain costs a
-        second look.
+        much that the sum is off (by more than the bound, if its square is more than twice that), or is small; both are
+        doubted, as is NaN. The bound is four times γ, for the rounding of this sum and for other orders of summation; a
+        factor doubted in vain costs a second look.
         """
         xp, diagonal = self.xp, self.xp.diagonal(matrix)
         bound = diagonal * (4 * (len(matrix) + 2) * float(xp.finfo(matrix.dtype).eps))
         pivots = xp.diagonal(factor)
         near = xp.abs(xp.sum(factor**2, axis=1) - diagonal) <= bound
-        return xp.logical_not(xp.all(near & (pivots > 0) & (pivots**2 > bound)))
+        return xp.logical_not(xp.all(near & (pivots > 0) & (pivots**2 > 2 * bound)))
 
     def solve_triangular(self, factor: Array, right: Array, transposed: bool = False) -> Array:
         """L⁻¹ right, or L⁻ᵀ right when ``transposed``; L (..., D, D) lower, right (..., D, K).   (eq:cholesky)"""

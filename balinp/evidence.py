@@ -84,17 +84,17 @@ def effective_parameters(posterior: MatrixNormal, prior_precision: float, determ
     return max(d * k - prior_precision * rows * columns, 0.0)
 
 
-def prior_norm(mean: Array, step: Array, prior: str, backend: Any) -> Any:
-    """‖M‖² as the prior measures it: tr(MᵀM), or tr(S⁻¹MᵀM) for the tied prior with noise S; a 0-d array.
-    (eq:mackay)
+def prior_norm(mean: Array, noise_covariance: Array, prior: str, backend: Any) -> Any:
+    """‖M‖² as the prior measures it: tr(MᵀM), or tr(Σ⁻¹MᵀM) for the tied prior with ``noise_covariance`` Σ; a 0-d
+    array.   (eq:mackay)
     """
     if prior == "independent":
         return backend.xp.sum(mean**2)
-    return backend.xp.sum(backend.solve_triangular(backend.cholesky(step, "noise covariance"), mean.T) ** 2)
+    return backend.xp.sum(backend.solve_triangular(backend.cholesky(noise_covariance, "noise covariance"), mean.T) ** 2)
 
 
 def updated_prior_precision(prior_precision: float, gamma: float, norm: float, rate: float) -> float:
-    """MacKay's fixed point τ ← γ/‖M‖², damped in log space: τ^(1−rate) (γ/‖M‖²)^rate, kept within PRECISION_BOUNDS.
+    """MacKay's fixed point τ ← γ/‖M‖², damped in log space: τ^(1−rate) q^rate, q = γ/‖M‖² kept within PRECISION_BOUNDS.
     (eq:mackay)
     """
     low, high = PRECISION_BOUNDS

@@ -77,8 +77,9 @@ def block_sums(
     w = xp.ones(len(h), dtype=h.dtype) if sample_weight is None else sample_weight
     omega = likelihood.row_weights(h, y)
     if omega is not None:  # eq:heteroscedastic-rows
-        omega = (omega * w)[:, None]
-        layers = [replace(layer, gram=(a * omega).T @ a) for layer, a in zip(layers, activations.inputs)]
+        root = xp.sqrt(omega * w)[:, None]
+        weighted = [root * a for a in activations.inputs]
+        layers = [replace(layer, gram=a.T @ a) for layer, a in zip(layers, weighted)]
     layers[-1] = replace(
         layers[-1], curvature=xp.einsum("n,nij->ij", w, likelihood.curvature(h))
     )  # eq:output-curvature

@@ -67,7 +67,7 @@ class Predictive:
         if self.probabilities is None:
             raise InvalidArgumentError("entropy is for class probabilities; for a Gaussian use the covariance")
         xp, p = backend.xp, self.probabilities
-        return -xp.sum(p * xp.log(xp.maximum(p, 1e-300 if p.dtype.itemsize > 4 else 1e-38)), axis=-1)
+        return -xp.sum(p * xp.log(xp.maximum(p, float(xp.finfo(p.dtype).tiny))), axis=-1)
 
 
 def _gaussian_log_density(difference: Array, covariance: Array, backend: Backend) -> Array:

@@ -213,7 +213,7 @@ def _asked(regression: LayerRegression, posterior: MatrixNormal, prior: str, lea
     """The five numbers of a layer that the host needs: π, the log evidence, tr P⁻¹, tr Σ, and ‖M‖² if it ``learns`` the
     prior precision; 0-d arrays."""
     b = posterior.backend
-    norm = prior_norm(posterior.mean, regression.step, prior, b) if learns else 0.0
+    norm = prior_norm(posterior.mean, posterior.column_covariance, prior, b) if learns else 0.0
     traces = posterior.row_covariance_trace, b.xp.trace(posterior.column_covariance)
     return [regression.row_prior, regression.log_evidence, *traces, norm]
 

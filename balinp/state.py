@@ -17,7 +17,8 @@ from .statistics import LayerStatistics
 @dataclass(frozen=True)
 class LayerState:
     """One layer: its posterior (before tempering), the running sums, the prior precision τ (λ if tied), the share κ of
-    input directions that the data determine, the effective number of parameters γ, and the log evidence in nats."""
+    input directions that the data determine, the effective number of parameters γ, and the log evidence in nats (of the
+    running sums: eq:log-evidence)."""
 
     posterior: MatrixNormal
     statistics: LayerStatistics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -164,9 +165,9 @@ def stopping(core: Any, seed: int) -> Iterator[Measurement]:
 
 
 def cost(core: Any, seed: int) -> Iterator[Measurement]:
-    """Multiply-adds per row, counted: what twice the rows cost more; with and without probes and weights."""
+    """Multiply-adds per row, counted: what twice the rows cost more; with and without probes, weights and draws."""
     widths = (3, 5, 4, 2)
-    for step in ("gradient", "natural"):
+    for step, sampled in (("gradient", False), ("natural", False), ("natural", True)):
         for weighted in (False, True):
             counts = []
             for rows in (6, 12):
@@ -176,12 +177,15 @@ def cost(core: Any, seed: int) -> Iterator[Measurement]:
                 settings = core.Settings(**{**LITERAL, "step": step, "damping": 0.1})
                 mlp, likelihood = core.MLP(widths, "tanh", backend), core.Gaussian(0.3, backend)
                 state = core.initial_state(mlp, likelihood, generator, settings)
+                if sampled:  # weights are, once there is a temperature
+                    settings, state = replace(settings, gradients="sampled"), replace(state, temperature=0.1)
                 counter[0] = 0
                 core.bali_step(state, x, y, generator, settings, None, np.ones(rows) if weighted else None)
                 counts.append(counter[0])
-            expected = multiplications_per_row(widths, probed=step == "natural")
+            expected = multiplications_per_row(widths, step == "natural", sampled)
             right = counts[1] - counts[0] == 6 * expected
-            what = f"{step} step{', weighted rows' if weighted else ''}: {(counts[1] - counts[0]) / 6:g} of {expected}"
+            what = f"{step} step{', sampled' if sampled else ''}{', weighted rows' if weighted else ''}"
+            what += f": {(counts[1] - counts[0]) / 6:g} of {expected}"
             yield "eq:cost", what, 0.0 if right else np.inf
 
 

@@ -142,7 +142,7 @@ def iteration(i: Values) -> Values:
         mean = matrix(layer["mean"]) + scale * r["delta"]
         tau = layer["prior_precision"]
         if settings["evidence"] and t + 1 >= settings["warmup"]:
-            length, most = rules.prior_length(prior, mean, r["S"]), MP.mpf(9) / 10 * total * width
+            length, most = rules.prior_length(prior, mean, r["sigma"]), MP.mpf(9) / 10 * total * width
             tau = rules.mackay_update(tau, min(gamma, most), length, beta, settings["precision_bounds"])
         gammas.append(gamma)
         layers.append(
