@@ -201,7 +201,7 @@ def _foreign(e: Evaluation, other: Table | None) -> Pictures:
 
 
 def _of_fit(e: Evaluation) -> Pictures:
-    if e.model.hidden_widths and not e.model.predicts_jointly():  # of the joint posterior there is no split
+    if len(e.model.state_.layers) > 1 and not e.model.predicts_jointly():  # of the joint posterior there is no split
         unit = ("target" if len(e.schema.targets) > 1 else e.schema.targets[0]) if e.regression else "logit"
         split = copy.copy(e.model).set_params(predictive="linearized").predict_distribution(e.X[:MOST_ROWS])
         yield (

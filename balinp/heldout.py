@@ -29,8 +29,9 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
 
     The variants lie on ways (REGRESSION, CLASSIFICATION) that are followed as long as it gets better, the first that
     gets better to its end and no other; for classes, better by a standard error of the difference: the default prior
-    precision suits most tables. All see the same rows held out. Settings named in ``chosen`` stay. None if a fit was
-    interrupted.
+    precision suits most tables. A regression is then compared with the one without hidden layers, which has to be
+    better by a standard error as well. All see the same rows held out. Settings named in ``chosen`` stay. None if a fit
+    was interrupted.
     """
     classes = isinstance(trial.likelihood, Categorical)
     regression = held_out_joint if trial.predictive == "joint" else held_out_noise
@@ -45,12 +46,32 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
             found = judge(trial, variant, f", variant {number}")
             if found is None:
                 return None
-            if found.loss + _standard_error(best.losses - found.losses) >= best.loss:
+            if found.loss + (classes and _standard_error(best.losses - found.losses)) >= best.loss:
                 break
             best = found
         if best is not start:
             break
-    return best
+    if classes or best is None:
+        return best
+    linear = held_out_linear(trial, settings, f", variant {number + 1}")
+    if linear is None:
+        return None
+    return linear if linear.loss + _standard_error(best.losses - linear.losses) < best.loss else best
+
+
+def held_out_linear(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
+    """The same of the regression without hidden layers, whose posterior and noise are exact.   (eq:held-out-choice)"""
+    mlp = replace(trial.mlp, widths=(trial.mlp.widths[0], trial.mlp.widths[-1]))
+    settings = replace(settings, joint_iterations=0, trust_region=False)
+    trial = replace(trial, mlp=mlp, predictive="linearized")
+    found = trial.results(settings, label)
+    if found is None:
+        return None
+    w = trial.weights(found)
+    square = np.concatenate([(trial.y[out] - p.mean).astype(np.float64) ** 2 for out, _, p in found])
+    total = np.concatenate([np.diagonal(p.covariance, axis1=1, axis2=2).astype(np.float64) for _, _, p in found])
+    losses = row_losses(square, total, w)
+    return HeldOut(settings, float(losses.mean()), losses, mlp=mlp)
 
 
 def held_out_classes(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:

@@ -56,7 +56,8 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
         if test is not None:
             watched = tuple(gathered(rows) for rows in estimator._later_data(*test, None))
             more["test"] = estimator._moved(watched, backend)[:2]
-        core = estimator._network(), estimator._likelihood()
+        chosen = None if held_out is None else held_out.mlp
+        core = chosen or estimator._network(), estimator._likelihood()
         with warnings.catch_warnings():
             if estimator._planned(settings):
                 warnings.simplefilter("ignore", ConvergenceWarning)

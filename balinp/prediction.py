@@ -99,7 +99,7 @@ class Predictor(ABC):
 
     def _in_closed_form(self) -> bool:
         """Whether predictions are by no draws: where that was asked for, or is exact and nothing else was."""
-        exact = not self.hidden_widths and isinstance(self.state_.likelihood, Gaussian)
+        exact = len(self.state_.layers) == 1 and isinstance(self.state_.likelihood, Gaussian)
         return self.predictive == "linearized" or (self.predictive == "joint" and exact)
 
     def predicts_jointly(self) -> bool:

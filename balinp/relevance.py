@@ -32,7 +32,8 @@ def input_relevance(
     (eq:input-relevance)
 
     A fit on x · r has, for the weights of x itself, the prior N(0, r_d²/τ): inputs that did not count are kept from
-    counting by accident, with one τ per layer as before. Shapes: x (N, D), y (N, K), weight (N,), on the host.
+    counting by accident, with one τ per layer as before. An input that is the same in all rows says nothing of itself:
+    r_d = 1. Shapes: x (N, D), y (N, K), weight (N,), on the host.
     """
     core, short = mlp.backend, replace(settings, max_iterations=min(settings.max_iterations, ITERATIONS))
     with warnings.catch_warnings():
@@ -42,5 +43,6 @@ def input_relevance(
         run, generator = session or Session(), np.random.default_rng(seed)
         state = run.fit("relevance", *rows, mlp, likelihood, generator, short, sample_weight=w).state
     size = np.sqrt(np.mean(core.to_host(state.means[0]).astype(np.float64)[:-1] ** 2, axis=1))
-    mean = np.sqrt(np.mean(size**2))
-    return np.maximum(size / mean, LEAST) if mean > 0 else np.ones_like(size)
+    seen = np.diagonal(core.to_host(state.layers[0].statistics.gram))[:-1] > 0
+    mean = np.sqrt(np.mean(size[seen] ** 2)) if np.any(seen) else 0.0
+    return np.where(seen, np.maximum(size / mean, LEAST), 1.0) if mean > 0 else np.ones_like(size)

@@ -164,7 +164,7 @@ def bali_step(
     if isinstance(likelihood, Gaussian) and settings.learn_noise and t >= settings.warmup:
         residual = sums.squared_residual / count
         if not sampled:  # a draw's residual carries the weights' uncertainty; the mean's lacks it
-            lacking = min(gamma / most, MOST) if joint else heat * gamma / most  # eq:joint-parameters
+            lacking = min(gamma / most, MOST) if joint else min(heat * gamma / most, 1.0)  # eq:joint-parameters
             residual = residual + likelihood.noise_variance * lacking
         likelihood = likelihood.moved_towards(residual, rate, settings.noise_floor)  # eq:noise-update
     last = layers[-1].statistics

@@ -27,7 +27,7 @@ class HeldOut:
     """What the held-out rows said of ``settings``: their mean −log p(y) in nats, and those of the rows (n,) by weight
     over mean weight; for a regression the noise that makes them most probable, with the temperature (relative to it) or
     the noise that the joint posterior is to believe in; for classes the temperature (relative to
-    training's)."""
+    training's). ``mlp``: the network where it is another than asked for, without hidden layers."""
 
     settings: Settings
     loss: float
@@ -35,6 +35,7 @@ class HeldOut:
     likelihood: Gaussian | None = None
     temperature: float = 1.0
     posterior_noise: Gaussian | None = None
+    mlp: MLP | None = None
 
     def applied(self, state: BALIState) -> BALIState:
         """``state`` of a fit on all rows, to predict with this noise at this temperature.   (eq:held-out-noise)

@@ -2,7 +2,7 @@
 
 Run: python benchmarks/choices.py [--data FOLDER] [--splits 3] [--jobs 2]
 
-Eight tables, and with FOLDER its boston, energy and wine; splits of their own, default_rng(1000 + s), apart from those
+Ten tables, and with FOLDER its boston, energy and wine; splits of their own, default_rng(1000 + s), apart from those
 of examples/uci.py: 90 % of the rows train. Every choice is fitted to the same splits as the defaults, one BLAS thread
 each, and compared with them split by split.
 """
@@ -40,6 +40,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "hotter training": {"settings": {"max_temperature": 0.45}},
     "descent at every draw": {"settings": {"allowed_rise": 0.0}},
     "steps of any size": {"settings": {"trust_region": False}},
+    "no hidden layers": {"hidden_widths": ()},
 }
 
 
@@ -60,6 +61,8 @@ def tables(folder: Path | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "waves": (waves, np.sin(2 * waves[:, 0]) * np.cos(1.5 * waves[:, 1]) + 0.1 * noise[:300]),
         "powers": (powers, np.exp(1.3 * powers[:, 0]) * (1 + powers[:, 1] / 2) + 0.05 * noise),
     }
+    many = generator.standard_normal((220, 40))
+    found |= {"noise": (many, noise[:220]), "lines": (many, many[:, :10] @ np.full(10, 0.3) + noise[:220])}
     for name in ("boston", "energy", "wine") if folder else ():
         with np.load(Path(str(folder)) / f"uci_{name}.npz", allow_pickle=False) as arrays:
             found[name] = arrays["X"].astype(float), arrays["y"].astype(float).ravel()

@@ -176,7 +176,7 @@ def test_test_data_are_watched_not_learnt_from(table):
 def test_budget_that_ends_first_warns_and_callback_can_stop(table):
     with pytest.warns(ConvergenceWarning, match="raise max_iterations") as caught:
         quick(max_iterations=5).fit(*table)
-    # of the six fits, five of which may end early, the last alone says so, and points here
+    # of the eight fits, seven of which may end early, the last alone says so, and points here
     line = currentframe().f_lineno - 2
     assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, line)]
     stopped = quick().fit(*table, callbacks=lambda state, record: record.iteration == 7)

@@ -16,11 +16,13 @@ from balinp.heldout import (
     HeldOut,
     Trial,
     best_held_out,
+    held_out_linear,
     held_out_noise,
     most_probable_noise,
 )
 from balinp.predictive import predict_linearized, predict_monte_carlo
 from balinp.testing import assert_residual, comparison_residual, condition_number, random_network_problem, seeds
+from balinp.testing.oracles import dense_normal, dense_predictive
 from balinp.testing.residuals import THRESHOLD
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
@@ -146,23 +148,54 @@ def waves(n):
 
 @pytest.mark.equation("eq:held-out-choice")
 def test_the_choice_is_the_variant_with_the_smallest_loss_on_held_out_rows():
-    """Either way: a curve that only the second variant follows, and noisy lines that the first predicts better."""
+    """Each in turn: a curve that only the second variant follows, bends for the first, lines without hidden layers."""
     rng = np.random.default_rng(1)
-    X = rng.standard_normal((80, 8))
-    lines = X, X @ rng.standard_normal(8) + 3 * rng.standard_normal(80)
-    for (X, y), best in ((waves(100), 1), (lines, 0)):
+    many, noise = rng.standard_normal((150, 40)), rng.standard_normal(150)
+    lines, bends = many[:, :8].sum(axis=1) + 3 * noise, 3 * np.abs(many[:, 0]) + many[:, 1] + 0.5 * noise
+    for (X, y), best in ((waves(100), 1), ((many[:, :8], bends), 0), ((many, lines), 2)):
         x, t = (X - X.mean(axis=0)) / X.std(axis=0), ((y - y.mean()) / y.std())[:, None]
         mlp, start, settings = MLP((x.shape[1], 20, 1)), Gaussian(np.ones(1)), Settings(max_iterations=200)
         trial = Trial(x, t, None, mlp, start, 3, 0.2)
         each = [held_out_noise(trial, replace(settings, **changes)) for changes in ({}, COLDER)]
+        each.append(held_out_linear(trial, settings))
         found = best_held_out(trial, settings)
         assert int(np.argmin([held.loss for held in each])) == best, each
-        assert found.settings == replace(settings, **({}, COLDER)[best])
-        assert (found.loss, found.likelihood.noise_variance) == (each[best].loss, each[best].likelihood.noise_variance)
+        assert found.settings == replace(settings, **({}, COLDER, {})[best])
+        assert (found.loss, found.likelihood, found.mlp) == (each[best].loss, found.likelihood, each[best].mlp)
+        assert (found.likelihood is None) == (best == 2)
+        assert best == 2 or found.likelihood.noise_variance == each[best].likelihood.noise_variance
         assert found.temperature == each[best].temperature
         fixed = best_held_out(trial, settings, set(COLDER))
         assert fixed.settings == settings
-        assert fixed.loss == each[0].loss
+        gains = each[0].losses - each[2].losses
+        assert fixed.loss == each[2 * (gains.mean() > gains.std() / len(gains) ** 0.5)].loss
+        assert each[2].mlp.widths == (x.shape[1], 1)
+        assert each[0].mlp is None
+
+
+@pytest.mark.equation("eq:held-out-choice")
+def test_the_loss_of_a_network_without_hidden_layers_is_that_of_the_exact_regression():
+    """−log N(t | xᵀM, σ² + the predictive's variance) of rows that two fits lacked, densely; two outputs, weights."""
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((60, 3)), rng.uniform(0.5, 2, 60)
+    y = x @ rng.standard_normal((3, 2)) + rng.standard_normal((60, 2)) * [0.3, 1.0]
+    trial = Trial(x, y, w, MLP((3, 7, 2)), Gaussian(np.ones(2)), 5, 0.2)
+    settings = Settings(joint_iterations=9, trust_region=True, max_iterations=80)
+    found = held_out_linear(trial, settings)
+    losses, weights = [], []
+    for out, state, _ in replace(trial, mlp=found.mlp, predictive="linearized").results(found.settings):
+        (layer,), noise = state.layers, state.likelihood.noise_variance
+        a = np.column_stack([x[out], np.ones(out.sum())])
+        q = layer.posterior
+        dense = dense_normal(q.mean, q.row_precision, q.column_covariance)
+        each = [dense_predictive(dense, row, 2) for row in a]
+        mean, variance = np.array([m for m, _ in each]), np.array([np.diag(c) for _, c in each]) + noise
+        losses.append(-scipy.stats.norm.logpdf(y[out], mean, np.sqrt(variance)).sum(axis=1) * w[out])
+        weights.append(w[out])
+    size = condition_number(q.row_precision)
+    expected = np.concatenate(losses) / np.concatenate(weights).mean()
+    assert_residual(comparison_residual(found.losses, expected, condition=size), "losses", "eq:held-out-choice")
+    assert (found.settings.joint_iterations, found.settings.trust_region) == (0, False)
 
 
 @pytest.mark.equation("eq:held-out-choice")

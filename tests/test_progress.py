@@ -30,7 +30,7 @@ STREAMS = {("session.py", "stderr")}  # where verbose asks for it
 rng = np.random.default_rng(0)
 X = rng.standard_normal((60, 3))
 Y = np.sin(2 * X[:, 0]) + 0.1 * rng.standard_normal(60)
-FITS = ["relevance", *(f"held-out rows {k} of 2, variant {v}" for v in (1, 2) for k in (1, 2)), "fit"]
+FITS = ["relevance", *(f"held-out rows {k} of 2, variant {v}" for v in (1, 2, 3) for k in (1, 2)), "fit"]
 
 
 def regressor(**options):
@@ -66,7 +66,7 @@ def test_several_callbacks_are_all_called_and_one_may_end_the_fit():
     assert regressor().fit(X, Y, callbacks=tuple(last)).n_iter_ == 4
 
 
-def test_the_log_tells_of_all_six_fits(caplog):
+def test_the_log_tells_of_all_eight_fits(caplog):
     with caplog.at_level(logging.INFO, "balinp"):
         regressor().fit(X, Y, test=(X, Y))
     lines = [record.message for record in caplog.records if record.name == "balinp"]
@@ -110,10 +110,10 @@ assert not logging.getLogger("balinp").handlers
 
 @pytest.mark.parametrize(
     ("verbose", "setup", "printed", "errors"),
-    [(0, "none", 0, 0), (1, "none", 0, 12), (2, "none", 0, 84), (1, "level", 0, 12), (0, "logging", 84, 0)],
+    [(0, "none", 0, 0), (1, "none", 0, 16), (2, "none", 0, 112), (1, "level", 0, 16), (0, "logging", 112, 0)],
 )
 def test_verbose_writes_to_stderr_unless_logging_is_set_up(verbose, setup, printed, errors):
-    """Two lines for each of the six fits and one for each of their twelve iterations, every one once."""
+    """Two lines for each of the eight fits and one for each of their twelve iterations, every one once."""
     line = [sys.executable, "-c", SCRIPT, str(verbose), setup]
     result = subprocess.run(line, capture_output=True, text=True, check=True, cwd=FOLDER.parent)
     assert len(result.stdout.splitlines()) == printed

@@ -33,7 +33,9 @@ def test_an_input_that_counts_is_more_relevant_than_noise():
     dead = np.where(np.arange(6) == 1, 0.0, x)
     least = input_relevance(dead, y, np.ones(150), MLP((6, 20, 1)), Gaussian(np.ones(1)), Settings(), 0)
     assert np.all(np.isfinite(least))
-    assert LEAST <= least[1] < 0.5
+    assert least[1] == 1, "of an input that never varies nothing is known"
+    assert np.mean(np.delete(least, 1) ** 2) == pytest.approx(1, rel=1e-5)
+    assert np.all(least >= LEAST)
 
 
 @pytest.mark.equation("eq:input-relevance")

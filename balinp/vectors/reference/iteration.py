@@ -168,7 +168,9 @@ def iteration(i: Values) -> Values:
     hot = rules.heat(per_target, len(layers), settings) if t + 1 >= settings["warmup"] else MP.mpf(0)
     likelihood = dict(state["likelihood"])
     if likelihood["kind"] == "gaussian" and settings["learn_noise"] and t >= settings["warmup"]:
-        share = hot * sum(gammas) / (total * width) if i["weight_draws"] is None else MP.mpf(0)
+        share = MP.mpf(0)
+        if i["weight_draws"] is None:
+            share = min(hot * sum(gammas) / (total * width), MP.mpf(1))
         errors = [r / count for r in residual]
         likelihood["noise_variance"] = rules.moved_noise(likelihood, errors, share, beta, settings["noise_floor"])
     return {
