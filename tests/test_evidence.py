@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
 
-from balinp import NUMPY, MatrixNormal
+from balinp import MatrixNormal
 from balinp.evidence import (
     PRECISION_BOUNDS,
     determined_share,
@@ -145,26 +145,6 @@ def test_a_curvature_that_the_data_determine_wholly_still_leaves_dead_units_posi
     q = MatrixNormal(np.zeros((2, 2), np.float32), np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
     _, Q = kronecker_precision(np.diag(np.array([2.0, 0.0], np.float32)), 0.5, q, 1.0, "independent")
     assert Q[1, 1] > 0
-
-
-@pytest.mark.equation("eq:kronecker-projection")
-@pytest.mark.parametrize("k", [2, 10, 100])
-def test_a_singular_curvature_survives_a_covariance_that_lies_where_it_is_nought(k, dtype):
-    """Böhning's bound and a Σ that is all variance along (1, …, 1): b is then nearly 0, and (1 − κ)b far below the
-    rounding of B. Q and its inverse still factorise, and where b is of B's size not a bit is added."""
-    B = ((np.eye(k) - 1 / k) / 2).astype(dtype)
-    eps, rows = np.finfo(dtype).eps, np.eye(3, dtype=dtype)
-    along = np.full((k, k), 0.1 / (k * eps**1.5), dtype=dtype)
-    pi, Q = kronecker_precision(B, 0.5, MatrixNormal(np.zeros((3, k), dtype), rows, along), 0.9, "independent")
-    assert Q.dtype == dtype
-    assert pi > 0
-    S = NUMPY.cho_solve(NUMPY.cholesky(Q), np.eye(k, dtype=dtype))
-    assert np.all(np.isfinite(NUMPY.cholesky(S)))
-    of_its_size = MatrixNormal(np.zeros((3, k), dtype), rows, np.eye(k, dtype=dtype))
-    _, Q = kronecker_precision(B, 0.5, of_its_size, 0.9, "independent")
-    rest = 1 - 0.9
-    b = np.sum(B * of_its_size.column_covariance) / np.trace(of_its_size.column_covariance)
-    assert np.array_equal(Q, (1 - rest) * B + np.eye(k, dtype=dtype) * (rest * b))
 
 
 @pytest.mark.equation("eq:tied-prior")

@@ -167,3 +167,21 @@ def test_one_factorisation_per_matrix_and_iteration():
     state, x, y = problem(LITERAL, Counting(**vars(NUMPY)))
     bali_step(state, x, y, np.random.default_rng(0), LITERAL)
     assert sorted(names) == sorted(["noise precision", "row_precision", "column_covariance"] * 2)
+
+
+@pytest.mark.equation("eq:mackay")
+def test_the_tied_prior_is_measured_in_the_noise_covariance_of_the_layer():
+    """With noise="residual" Σ is not S: λ goes to γ/tr(Σ⁻¹MᵀM), where the dense evidence of the regression of the
+    pseudo-targets on the layer's inputs is stationary but for M₀; with S in place of Σ it would go elsewhere."""
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))
+    settings = Settings.preset("literal", noise="residual", evidence=True, step_size=0.4, prior_precision=2.0)
+    state = initial_state(MLP((3, 2)), Gaussian(np.array([0.5, 2.0])), rng, settings)
+    (layer,) = bali_step(state, x, y, rng, settings).layers
+    mean, sigma = layer.posterior.mean, layer.posterior.column_covariance
+    length = np.trace(np.linalg.solve(sigma, mean.T @ mean))
+    error = comparison_residual(
+        layer.prior_precision, layer.effective_parameters / length, condition=np.linalg.cond(sigma)
+    )
+    assert_residual(error, "λ", "eq:mackay")
+    assert abs(layer.prior_precision * np.trace(mean.T @ mean) / 0.4 / layer.effective_parameters - 1) > 0.1

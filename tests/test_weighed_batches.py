@@ -1,0 +1,142 @@
+"""What a batch that stands for more rows, and rows with weights, change: the trust region, the spread of the outputs,
+the Gram matrices and predictions of a noise that depends on the input."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from balinp import (
+    MLP,
+    Gaussian,
+    Heteroscedastic,
+    MatrixNormal,
+    Settings,
+    bali_step,
+    initial_state,
+    predict_linearized,
+)
+from balinp.passes import block_sums, data_spread
+from balinp.testing import assert_residual, comparison_residual
+from balinp.testing.oracles import dense_normal
+
+LITERAL = Settings.preset("literal", prior_precision=2.0)
+
+
+def problem(likelihood, widths, n=40, seed=0, settings=LITERAL):
+    rng = np.random.default_rng(seed)
+    x, w = rng.standard_normal((n, widths[0])), rng.integers(0, 4, n).astype(float)
+    y = 2 * rng.standard_normal((n, len(likelihood.noise_variance) if isinstance(likelihood, Gaussian) else 2))
+    state = initial_state(MLP(widths, "tanh"), likelihood, rng, settings)
+    means = [rng.standard_normal(m.shape) for m in state.means]
+    layers = [replace(layer, posterior=layer.posterior.with_mean(m)) for layer, m in zip(state.layers, means)]
+    return replace(state, layers=tuple(layers), step_scale=1.0), x, y, w
+
+
+@pytest.mark.equation("eq:trust-region")
+def test_the_loss_of_a_batch_counts_for_the_rows_it_stands_for():
+    """The share of the step that is taken, 0.3^j, worked out from N/m ∑ w ℓ + ½ ∑ τ‖M‖² along it, which may rise by
+    five nats per target of the N rows. Negative controls, each of which takes another share of some of the steps: N/m
+    left out before, after or in both; the rise of the batch's own rows."""
+    settings = replace(LITERAL, prior="independent", step_size=3.0, trust_region=True, allowed_rise=5.0)
+    told_apart = dict.fromkeys(("before", "after", "both", "rise"), 0)
+    for seed in range(30):
+        state, x, y, w = problem(Gaussian(np.array([0.5, 2.0])), (3, 5, 2), seed=seed, settings=settings)
+        state = replace(state, layers=tuple(replace(layer, prior_precision=100.0) for layer in state.layers))
+        m, total = w.sum(), 6.0 * w.sum()
+
+        far = bali_step(state, x, y, np.random.default_rng(1), replace(settings, trust_region=False), total, w)
+        step = [a - mean for a, mean in zip(far.means, state.means)]  # the whole of it
+
+        def terms(scale, state=state, x=x, y=y, w=w, step=step):
+            means = [mean + scale * part for mean, part in zip(state.means, step)]
+            loss = w @ state.likelihood.loss(state.mlp.forward(means, x).outputs[-1], y)
+            return loss, 50.0 * sum(np.sum(mean**2) for mean in means)
+
+        def share(before, after, rows):
+            loss, penalty = terms(0.0)
+            limit = before * loss + penalty + 5.0 * rows * 2
+            tries = [0.3**j for j in range(12)]
+            return next((s for s in tries if after * terms(s)[0] + terms(s)[1] <= limit), 0.0)
+
+        near = bali_step(state, x, y, np.random.default_rng(1), settings, total, w)
+        found = np.linalg.norm(near.means[0] - state.means[0]) / np.linalg.norm(step[0])
+        expected = share(6.0, 6.0, total)
+        assert found == pytest.approx(expected, rel=1e-9)
+        others = {"before": (1.0, 6.0, total), "after": (6.0, 1.0, total), "both": (1.0, 1.0, total)}
+        for name, change in {**others, "rise": (6.0, 6.0, m)}.items():
+            told_apart[name] += share(*change) != expected
+    assert min(told_apart.values()) > 0, told_apart
+
+
+@pytest.mark.equation("eq:output-spread")
+def test_the_spread_is_measured_every_so_many_iterations_of_the_weight():
+    """⌈m/1024⌉ with m = ∑ w = 1 500 of 600 rows is 2: iteration 2 measures, 3 does not; unweighted both do."""
+    settings = Settings(warmup=0)
+    state, x, y, _ = problem(Gaussian(np.ones(2)), (3, 5, 2), n=600, settings=settings)
+    state = bali_step(state, x, y, np.random.default_rng(0), settings)
+    assert state.temperature > 0
+    for iteration, weight, measured in ((2, 2.5, True), (3, 2.5, False), (2, 1.0, True), (3, 1.0, True)):
+        at = replace(state, iteration=iteration)
+        after = bali_step(at, x, y, np.random.default_rng(3), settings, None, np.full(600, weight))
+        assert (after.parameters_per_target != state.parameters_per_target) == measured, (iteration, weight)
+
+
+@pytest.mark.equation("eq:output-spread")
+def test_the_spread_is_in_the_curvature_at_the_mean():
+    """For a noise that depends on the input, row by row; negative control: the curvature at the draw."""
+    state, x, _, w = problem(Heteroscedastic(), (3, 5, 4))
+    rng = np.random.default_rng(4)
+    drawn = [m + 0.3 * rng.standard_normal(m.shape) for m in state.means]
+    h, mean = (state.mlp.forward(v, x).outputs[-1] for v in (drawn, state.means))
+    found = data_spread(state.mlp, state.likelihood, drawn, state.means, x, Settings(block_rows=7), w)
+    by_row = {at: [d @ b @ d for d, b in zip(h - mean, state.likelihood.curvature(at_h))] for at, at_h in
+              (("mean", mean), ("draw", h))}  # fmt: skip
+    assert_residual(comparison_residual(found, w @ by_row["mean"]), "spread", "eq:output-spread")
+    assert abs(found - w @ by_row["draw"]) > 0.01 * found
+
+
+@pytest.mark.equation("eq:heteroscedastic-rows")
+def test_the_gram_matrix_of_rows_with_weights_is_that_of_rows_repeated():
+    state, x, y, w = problem(Heteroscedastic(reference_precision=np.array([0.5, 3.0])), (3, 5, 4))
+    weighted = block_sums(state.mlp, state.likelihood, state.means, x, y, None, w)
+    times = np.repeat(np.arange(len(x)), w.astype(int))
+    repeated = block_sums(state.mlp, state.likelihood, state.means, x[times], y[times])
+    plain = block_sums(state.mlp, state.likelihood, state.means, x, y)
+    for a, b, c in zip(weighted.layers, repeated.layers, plain.layers):
+        for name in ("gram", "cross", "target_gram", "curvature"):
+            assert_residual(comparison_residual(getattr(a, name), getattr(b, name)), name, "eq:heteroscedastic-rows")
+        assert np.array_equal(a.gram, a.gram.T)
+        assert not np.allclose(a.gram, c.gram), "negative control: without weights"
+
+
+@pytest.mark.equation("eq:heteroscedastic-rows")
+def test_the_reference_precision_of_a_batch_is_the_mean_of_its_rows_whatever_it_stands_for():
+    state, x, y, w = problem(Heteroscedastic(), (3, 5, 4), settings=replace(LITERAL, step="natural", damping=0.1))
+    settings = replace(LITERAL, step="natural", damping=0.1, trust_region=True)
+    of = [bali_step(state, x, y, np.random.default_rng(0), settings, total, w) for total in (None, 9 * w.sum())]
+    h = state.mlp.forward(state.means, x).outputs[-1]
+    expected = (w @ (1 / state.likelihood.aleatoric(h).diagonal(axis1=1, axis2=2))) / w.sum()
+    for after in of:
+        found = after.likelihood.reference_precision
+        assert_residual(comparison_residual(found, expected), "mean of 1/s²", "eq:heteroscedastic-rows")
+
+
+@pytest.mark.equation("eq:heteroscedastic-aleatoric")
+def test_linearised_predictions_have_the_noise_of_an_uncertain_log_variance():
+    """v is the variance of the log-variance output, by the dense covariance of the last layer alone; without it the
+    noise is smaller (negative control), and with that of the mean output it is another."""
+    state, x, _, _ = problem(Heteroscedastic(), (3, 4))
+    rng = np.random.default_rng(2)
+    root, r = rng.standard_normal((4, 4)), rng.standard_normal((4, 4))
+    q = MatrixNormal(state.means[0], root @ root.T + np.eye(4), (r @ r.T + np.eye(4)) / 4)
+    state = replace(state, layers=(replace(state.layers[0], posterior=q),), temperature=1.0)
+    a = np.column_stack([x, np.ones(len(x))])
+    covariance = dense_normal(q.mean, q.row_precision, q.column_covariance).covariance
+    variances = np.array([np.diag(d @ covariance @ d.T) for d in (np.kron(np.eye(4), row[None]) for row in a)])
+    found, h = predict_linearized(state, x).aleatoric, a @ q.mean
+    expected, without, of_means = (state.likelihood.aleatoric(h, v) for v in (variances[:, 2:], 0.0, variances[:, :2]))
+    size = np.linalg.cond(q.row_precision)
+    assert_residual(comparison_residual(found, expected, condition=size), "noise", "eq:heteroscedastic-aleatoric")
+    assert np.max(found - without) > 0.01 * np.max(found)
+    assert np.max(np.abs(found - of_means)) > 0.01 * np.max(found)
