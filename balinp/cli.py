@@ -85,7 +85,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     train, test = order[:n], order[n:]
     if schema.task == "classification":
         _check_classes(schema.targets[0], y[train], y[test])
-    for oddity in oddities(table, schema):
+    for oddity in oddities(table, schema, train):
         _note(oddity)
     kind = BALIRegressor if schema.task == "regression" else BALIClassifier
     chosen = {
@@ -198,6 +198,11 @@ def _check_classes(target: str, train: np.ndarray, test: np.ndarray) -> None:
             f"column {target!r} has one class, {str(classes[0])!r}, in the training rows; a fit needs at least two"
         )
     lone = np.setdiff1d(test, classes)
+    if len(classes) == len(train) and len(lone) == len(test):
+        raise InvalidArgumentError(
+            f"column {target!r} has a different value in every row ({str(train[0])!r}, …), which is no class; numbers "
+            f"with units must be written as plain numbers to be a target"
+        )
     if len(lone):
         raise InvalidArgumentError(
             f"column {target!r}: all rows of {listed([str(v) for v in lone])} fell among the test rows; give the class "

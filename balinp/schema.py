@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -168,11 +169,16 @@ def choose_task(table: Table, targets: Sequence[str], task: str = "auto") -> tup
     return "regression", "the target is numbers; --task classification changes this"
 
 
-def oddities(table: Table, schema: Schema) -> list[str]:
-    """What in a table to fit is allowed but seldom meant, a sentence each: a column that counts the rows, a constant
-    target."""
+def oddities(table: Table, schema: Schema, train: np.ndarray) -> list[str]:
+    """What in a table to fit, on its rows ``train``, is allowed but seldom meant, a sentence each: a column that counts
+    the rows, dates as categories, inputs that never vary in training, a constant target."""
     found = []
     for column in schema.columns:
+        if column.categories is not None:
+            found += _odd_categories(column, set(np.asarray(table.text(column.name))[train]))
+        elif np.ptp(table.numbers(column.name)[train]) == 0:
+            value = f"{table.numbers(column.name)[train[0]]:g}"
+            found.append(f"column {column.name!r} is {value} in every training row: what it does is not learnt")
         if column.range is not None and len(table) > 1 and np.all(np.diff(table.numbers(column.name)) == 1):
             found.append(f"column {column.name!r} counts the rows; if it is only an id, leave it out with --drop")
     for name in schema.targets if schema.task == "regression" else ():
@@ -180,6 +186,28 @@ def oddities(table: Table, schema: Schema) -> list[str]:
         if np.all(values == values[0]):
             found.append(f"the target {name!r} is {values[0]:g} in every row: there is nothing to learn")
     return found
+
+
+def _odd_categories(column: Column, seen: set[str]) -> list[str]:
+    found, categories = [], column.categories or ()
+    unseen = [category for category in categories if category not in seen]
+    if unseen:
+        some = f"{len(unseen)} of its categories are" if len(unseen) > 1 else "a category is"
+        found.append(f"column {column.name!r}: {some} in no training row ({listed(unseen, 5)})")
+    if all(_is_date(category) for category in categories):
+        found.append(
+            f"column {column.name!r} holds dates, each a category of its own, so that no other date can be predicted; "
+            f"write year, month or day as numbers, or leave it out with --drop"
+        )
+    return found
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_names(table: Table, targets: Sequence[str], drop: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ Two regressions, 90 % of the rows train, inputs and targets standardised by the 
 ReLU units: yacht (308 rows, 6 inputs) and Friedman's first function (1 000 rows, 10 inputs, noise 1). Every method
 learns its noise variance; NLL is in nats a row in the units of the standardised target.
 
-- BALI core: one ``fit`` with the default settings. BALI estimator: BALIRegressor with its defaults, six fits.
+- BALI core: one ``fit`` with the default settings. BALI estimator: BALIRegressor with its defaults, eight fits.
 - Bayes by Backprop (PyTorch): mean-field normal weights, local reparametrisation, prior N(0, 1), Adam 0.01, batches of
   64, 1 000 epochs; 20 draws for the prediction.
 - MAP + KFAC Laplace (PyTorch, laplace-torch): Adam 0.01, batches of 64, 500 epochs, weight decay as a prior of
@@ -231,7 +231,7 @@ def gaussian_process(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: n
 
 METHODS = {
     "BALI core, one fit": bali_core,
-    "BALI estimator, six fits": bali_estimator,
+    "BALI estimator, all its fits": bali_estimator,
     "Bayes by Backprop": bayes_by_backprop,
     "MAP + KFAC Laplace": kfac_laplace,
     "deep ensemble of 5": deep_ensemble,

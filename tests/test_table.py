@@ -250,10 +250,27 @@ def test_few_kinds_named_by_shares_stay_text(read):
 def test_oddities_are_noted_and_nothing_else_is(read):
     rows = [(i, 3 + i, i % 5, 7) for i in range(20)]
     table = read("id,year,x,y\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
-    said = oddities(table, Schema.from_table(table, ["y"], "regression"))
+    said = oddities(table, Schema.from_table(table, ["y"], "regression"), np.arange(20))
     assert [s.partition(" counts")[0] for s in said[:2]] == ["column 'id'", "column 'year'"]
     assert said[2:] == ["the target 'y' is 7 in every row: there is nothing to learn"]
-    assert oddities(table, Schema.from_table(table, ["x"], "regression", ["id", "year"])) == []
+    said = oddities(table, Schema.from_table(table, ["x"], "regression", ["id", "year"]), np.arange(20))
+    assert said == ["column 'y' is 7 in every training row: what it does is not learnt"]
+
+
+def test_what_training_rows_do_not_tell_is_noted(read):
+    """Categories that only other rows have, dates that are categories; a column with neither is not mentioned."""
+    rows = [("abcdefgh"[max(i - 10, 0)], f"2024-01-{1 + i // 2:02d}", "uv"[i % 2], i) for i in range(18)]
+    table = read("shop,day,kind,y\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    schema = Schema.from_table(table, ["y"], "regression")
+    assert oddities(table, schema, np.arange(18))[0].startswith("column 'day' holds dates, each a category of its own")
+    shop, day, dates = oddities(table, schema, np.arange(12))
+    assert shop.startswith(
+        "column 'shop': 6 of its categories are in no training row ('c', 'd', 'e', 'f', 'g', … (6 in"
+    )
+    assert day.startswith("column 'day': 3 of its categories are in no training row ('2024-01-07', '2024-01-08', ")
+    assert dates.startswith("column 'day' holds dates")
+    (shop, *_) = oddities(table, schema, np.arange(17))
+    assert shop == "column 'shop': a category is in no training row ('h')"
 
 
 def test_rows_outside_the_range_of_the_fit_are_found_by_column(read):
