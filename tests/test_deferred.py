@@ -48,6 +48,21 @@ def test_a_verdict_put_off_says_the_same(size, share, value, dtype, seed):
     assert str(put_off(matrix)) == str(at_once.value.in_layer(3))
 
 
+def test_another_refusal_put_off_in_a_layer_is_as_it_was():
+    """As is a false alarm; only a matrix that is not positive definite is said to be of the layer."""
+    refusals = iter((InvalidArgumentError("a weight is negative"), None))
+    for _ in range(2):
+        refusal = next(refusals)
+        with DOUBLE.deferred() as later:
+            with later.in_layer(3):
+                DOUBLE.refuse_if(cupy.asarray(True), lambda refusal=refusal: refusal)
+            if refusal is None:
+                assert later.floats(cupy.asarray(2.0)) == [2.0]
+            else:
+                with pytest.raises(InvalidArgumentError, match=r"^a weight is negative$"):
+                    later.floats()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [(0, 0), (2, 0), (2, 2)])
 def test_what_is_not_finite_is_refused(value, place):

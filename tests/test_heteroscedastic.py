@@ -137,6 +137,7 @@ def test_aleatoric_is_the_log_normal_mean():
     assert np.allclose(covariance[0], np.diag(np.exp([-0.75, 3.0])), rtol=1e-9)
     draws = h[0, 2:] + np.sqrt(v[0]) * np.random.default_rng(0).standard_normal((200_000, 2))
     assert np.allclose(likelihood.variance(draws).mean(axis=0), np.diag(covariance[0]), rtol=0.03)
+    assert np.array_equal(likelihood.aleatoric(h), likelihood.aleatoric(h, 0.0))
     narrow = Heteroscedastic(*LIMITS["narrow"])  # with the ceiling near it is an upper bound
     assert np.all(np.diag(narrow.aleatoric(h, v)[0]) >= narrow.variance(draws).mean(axis=0))
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from balinp import InvalidArgumentError, Settings
+from balinp.settings import check_integer
 
 POSITIVE = ("step_size", "prior_precision", "noise_floor", "max_temperature", "tempering")
 SHARES = ("rate", "step_scale")
 COUNTS = ("max_iterations", "patience", "block_rows", "batch_size")
 MAY_BE_ZERO = ("damping", "tolerance", "warmup")
 CHOICES = {
+    "noise": ("step",),
     "step": ("natural", "isotropic", "gradient"),
     "gradients": ("sampled", "mean"),
     "prior": ("independent", "tied"),
@@ -63,6 +65,8 @@ def test_only_batch_size_may_be_none_among_the_counts():
     for name in ("max_iterations", "patience", "block_rows", "warmup"):
         with pytest.raises(InvalidArgumentError, match=name):
             Settings(**{name: None})
+    with pytest.raises(InvalidArgumentError, match="draws must be an integer of at least 1, got None"):
+        check_integer("draws", None, 1)
 
 
 @pytest.mark.parametrize("name", CHOICES)
