@@ -11,7 +11,7 @@ from balinp import (
     InvalidArgumentError,
 )
 from balinp.testing.gradients import complex_step_jacobian
-from balinp.testing.residuals import THRESHOLD, assert_residual
+from balinp.testing.residuals import THRESHOLD, assert_residual, comparison_residual
 
 EPS = np.finfo(float).eps
 pytestmark = [pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning"), pytest.mark.usefixtures("on_backend")]
@@ -50,8 +50,8 @@ def test_gradient_by_complex_step(name, scale):
     likelihood, h, y = case(name, scale=scale)
     rows = np.arange(len(h))
     expected = complex_step_jacobian(lambda v: likelihood.loss(v, y), h)[rows, rows]
-    gradient = likelihood.gradient(h, y)
-    assert np.max(np.abs(gradient - expected) / (np.abs(expected) + 1)) <= 1e-12
+    ratio = comparison_residual(likelihood.gradient(h, y), expected)
+    assert_residual(ratio, f"gradient, limits {name}", "eq:heteroscedastic-gradient")
 
 
 @pytest.mark.equation("eq:heteroscedastic-curvature")
@@ -69,13 +69,15 @@ def test_curvature_is_the_expected_hessian(name):
             weights[i] * weights[j] * hessian(likelihood, row, m + s * nodes[[i, j]])
             for i, j in itertools.product(range(4), repeat=2)
         )
-        assert np.max(np.abs(fisher - expected)) <= 1e-12 * max(1.0, np.max(np.abs(expected)))
+        error = comparison_residual(fisher, expected, size=16)  # sixteen nodes, each term of the result's size
+        assert_residual(error, f"expected Hessian, limits {name}", "eq:heteroscedastic-curvature")
         g = sum(  # the other form of the Fisher information: the expected outer product of the gradient
             weights[i] * weights[j] * np.outer(score, score)
             for i, j in itertools.product(range(4), repeat=2)
             for score in likelihood.gradient(row[None], (m + s * nodes[[i, j]])[None])
         )
-        assert np.max(np.abs(fisher - g)) <= 1e-12 * max(1.0, np.max(np.abs(expected)))
+        error = comparison_residual(fisher, g, size=16)
+        assert_residual(error, f"outer products, limits {name}", "eq:heteroscedastic-curvature")
     assert np.all(np.linalg.eigvalsh(curvature) >= 0)
 
 
