@@ -212,13 +212,14 @@ def test_a_whole_fit_is_the_same_in_any_units(seed, c, s):
 
     What is scaled: mean and draws by c, covariances by c²; at inputs in the same units. Nothing else changes."""
     generator = np.random.default_rng(seed)
-    X, y = generator.standard_normal((15, 2)), generator.standard_normal((15, 2))
+    X, noise = generator.standard_normal((15, 2)), generator.standard_normal((15, 2))
+    y = np.abs(X) + noise / 9 if seed % 2 else noise  # or held-out rows take no hidden layers, and there are no draws
     model = BALIRegressor((3,), max_iterations=13, draws=5, random_state=seed, settings={"tolerance": 0})
     plain = model.fit(X, y).predict_distribution(X)
     scaled = model.fit(s * X, c * y).predict_distribution(s * X)
-    assert plain.draws is not None
     assert np.array_equal(scaled.mean, c * plain.mean)
-    assert np.array_equal(scaled.draws, c * plain.draws)
+    assert (plain.draws is None) == (scaled.draws is None) == (len(model.state_.layers) == 1)
+    assert plain.draws is None or np.array_equal(scaled.draws, c * plain.draws)
     for name in ("aleatoric", "epistemic"):
         assert np.array_equal(getattr(scaled, name), c**2 * getattr(plain, name)), name
 
