@@ -68,7 +68,7 @@ def held_out_linear(trial: Trial, settings: Settings, label: str = "") -> HeldOu
     if found is None:
         return None
     w = trial.weights(found)
-    square = np.concatenate([(trial.y[out] - p.mean).astype(np.float64) ** 2 for out, _, p in found])
+    square = trial.squared_residuals(found)
     total = np.concatenate([np.diagonal(p.covariance, axis1=1, axis2=2).astype(np.float64) for _, _, p in found])
     losses = row_losses(square, total, w)
     return HeldOut(settings, float(losses.mean()), losses, mlp=mlp)
@@ -120,7 +120,7 @@ def held_out_noise(trial: Trial, settings: Settings, label: str = "") -> HeldOut
     found = trial.results(settings, label)
     if found is None:
         return None
-    square = np.concatenate([(trial.y[out] - p.mean).astype(np.float64) ** 2 for out, _, p in found])
+    square = trial.squared_residuals(found)
     unit, w = np.concatenate([_unit_variance(state, p) for _, state, p in found]), trial.weights(found)
     known = trial.likelihood.noise_variance
     noise, heat = most_probable_noise(square, unit, w, settings.noise_floor, shared=known.ndim == 0)

@@ -28,7 +28,7 @@ def held_out_joint(trial: Trial, settings: Settings, label: str = "") -> HeldOut
     if found is None:
         return None
     core, known, w = trial.mlp.backend, trial.likelihood.noise_variance, trial.weights(found)
-    square = np.concatenate([(trial.y[out] - p.mean).astype(np.float64) ** 2 for out, _, p in found])
+    square = trial.squared_residuals(found)
     mean = np.maximum(np.average(square, axis=0, weights=w), settings.noise_floor)  # ρ_k
     if known.ndim == 0:
         mean = np.full_like(mean, mean.mean())

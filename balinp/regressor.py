@@ -50,10 +50,11 @@ class BALIRegressor(BALIEstimator):
     mean), relevance (a first fit finds how much each input counts, and the inputs are scaled by it),
     validation_fraction (the share of rows held out of each of two fits with either of two settings: of 5 to 5 000 rows
     and hidden layers they choose between the settings and estimate the constant noise, for which training residuals are
-    too small, and what the posterior of predictions is to believe of it; 0: never), backend ("numpy", or
-    "cupy": on the GPU), forgetting (for partial_fit: with every batch older rows count this share less; None: see
-    there), verbose (1: a line on stderr for each of the fits, 2: for each iteration). After fit with constant noise
-    also: noise_variance_ (outputs,), in squared units of y.
+    too small, and what the posterior of predictions is to believe of it; where the regression without hidden layers
+    predicts them better by a standard error, it is the model, as ``state_.mlp.widths`` says; 0: never), backend
+    ("numpy", or "cupy": on the GPU), forgetting (for partial_fit: with every batch older rows count this share less;
+    None: see there), verbose (1: a line on stderr for each of the fits, 2: for each iteration). After fit with
+    constant noise also: noise_variance_ (outputs,), in squared units of y.
     """
 
     _estimator_type = "regressor"

@@ -106,6 +106,10 @@ class Trial:
             found.append((out, result.state, self.predicted(result.state, self.x[out], generator)))
         return found
 
+    def squared_residuals(self, found: list[tuple[np.ndarray, BALIState, Predictive]]) -> np.ndarray:
+        """The squared residuals (n, K) of the rows held out, one fit's after another's.   (eq:held-out-noise)"""
+        return np.concatenate([(self.y[out] - p.mean).astype(np.float64) ** 2 for out, _, p in found])
+
     def weights(self, found: list[tuple[np.ndarray, BALIState, Predictive]]) -> np.ndarray:
         """The weights of the rows held out, one fit's after another's.   (eq:held-out-noise)"""
         weight = np.ones(len(self.x)) if self.weight is None else self.weight.astype(np.float64)
