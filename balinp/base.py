@@ -14,7 +14,7 @@ from .backend import Backend, get_backend
 from .checkpoint import EVERY, Checkpoint
 from .distinct import distinct_rows, joined_rows
 from .errors import InvalidArgumentError
-from .heldout import FEWEST_ROWS, MOST_ROWS, best_held_out
+from .heldout import MOST_ROWS, best_held_out
 from .interruption import Interruption
 from .learning import learn, learn_batch
 from .likelihoods import Likelihood
@@ -236,11 +236,9 @@ class BALIEstimator(Parameters, Predictor):
     ) -> HeldOut | None:
         """The settings and the noise that rows held out of a few fits speak for; None: nothing was held out."""
         known = self.preset is not None or self.validation_fraction == 0 or not self.hidden_widths
-        if known or not FEWEST_ROWS <= len(x) <= MOST_ROWS or not self._undecided(settings):
+        if known or len(x) > MOST_ROWS or not self._undecided(settings):
             return None
         x, targets, weight = joined_rows(gathered(x), gathered(targets), gathered(weight))  # of a file only now
-        if len(x) < FEWEST_ROWS:
-            return None
         core, kind = (self._network(), self._likelihood()), self._predictive_kind(settings)
         trial = Trial(x, targets, weight, *core, self._predict_seed, self.validation_fraction, kind, session)
         return best_held_out(trial, settings, self.settings or {})

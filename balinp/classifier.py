@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -19,13 +20,18 @@ from .settings import Settings, check_integer
 from .training import IterationRecord
 from .validation import Rows, as_generator, as_labels, as_sample_weight, labels_present
 
+MANY_ROWS = 5_000
+
 
 class BALIClassifier(BALIEstimator):
     """Bayesian neural-network classification by BALI; labels of any one kind.
 
     Parameters as for BALIRegressor, without shared_noise, noise and relevance; batch_size "auto": 200 rows below 5 000
-    rows, else 500; validation_fraction: the share of rows held out of fits with three prior precisions, of which
-    the best one is taken (with 5 to 5 000 rows and hidden layers, unless settings has one; 0: never).
+    rows, else 500; validation_fraction: the share of rows held out of fits with up to three prior precisions and of as
+    many without hidden layers, of which the best one is taken (with 5 to 5 000 rows and hidden layers, unless settings
+    has one; 0: never): the model has no hidden layers, as ``state_.mlp.widths`` says, unless held-out rows speak for
+    them by a standard error. Of inputs that occur ten times and more on average, as in tables of counts, none are held
+    out and the fit is without draws.
     After fit also: classes_ (K,), sorted.
     """
 
@@ -97,7 +103,13 @@ class BALIClassifier(BALIEstimator):
         return float(np.average(right, weights=gathered(as_sample_weight(self._host(sample_weight), len(predicted)))))
 
     def _automatic(self, rows: int) -> dict[str, Any]:
-        return {"batch_size": 200, "max_iterations": 1000} if rows < 5_000 else {"batch_size": 500}
+        return {"batch_size": 200, "max_iterations": 1000} if rows < MANY_ROWS else {"batch_size": 500}
+
+    def _table_settings(self, rows: int) -> Settings:
+        settings = super()._table_settings(rows)
+        if self.preset is not None or rows >= MANY_ROWS or "trust_region" in (self.settings or {}):
+            return settings
+        return replace(settings, trust_region=True)  # inputs that occur a hundred times can throw the first steps off
 
     def _undecided(self, settings: Settings) -> bool:
         return "prior_precision" not in (self.settings or {})

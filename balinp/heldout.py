@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from itertools import count
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,10 +19,13 @@ from .state import BALIState
 from .trial import HeldOut, Trial, mean_noise
 
 FEWEST_ROWS, MOST_ROWS = 5, 5_000  # fewer say nothing; of more, a network like the default forgets next to nothing
+MOST_COPIES = 10  # of an input, on average: of so many the counts of classes leave nothing for held-out rows to say
 
 Ways: TypeAlias = tuple[tuple[dict[str, Any], ...], ...]
+Judge: TypeAlias = Callable[[Settings], HeldOut | None]
 REGRESSION: Ways = (({"prior_precision": 0.003, "max_temperature": 0.03},),)  # curves that the defaults take for noise
 CLASSIFICATION: Ways = (({"prior_precision": 0.06}, {"prior_precision": 0.25}), ({"prior_precision": 0.003},))
+LINEAR: Ways = (({"prior_precision": 0.25}, {"prior_precision": 4.0}),)  # of classes without hidden layers
 
 
 def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()) -> HeldOut | None:
@@ -29,34 +33,72 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
 
     The variants lie on ways (REGRESSION, CLASSIFICATION) that are followed as long as it gets better, the first that
     gets better to its end and no other; for classes, better by a standard error of the difference: the default prior
-    precision suits most tables. A regression is then compared with the one without hidden layers, which has to be
-    better by a standard error as well. All see the same rows held out. Settings named in ``chosen`` stay. None if a fit
-    was interrupted.
+    precision suits most tables. The network is then compared with the one without hidden layers: of a regression that
+    one has to be better by a standard error, of classes, which overfit sooner, the best of its way (LINEAR) is taken
+    unless the network is better by one. All see the same rows held out. Settings named in ``chosen`` stay. None if a
+    fit was interrupted or there are fewer than FEWEST_ROWS.
+
+    Nothing is held out of classes whose inputs occur MOST_COPIES times and more on average: a cell of a table of counts
+    is in the data whole or not at all. Their fit is at the means, without draws, as there is nothing to overfit.
     """
     classes = isinstance(trial.likelihood, Categorical)
-    regression = held_out_joint if trial.predictive == "joint" else held_out_noise
-    judge, number = held_out_classes if classes else regression, 1
-    start = best = judge(trial, settings, ", variant 1")
-    for way in CLASSIFICATION if classes else REGRESSION:
+    if classes and trial.copies >= MOST_COPIES:
+        gradients = settings.gradients if "gradients" in chosen else "mean"
+        return HeldOut(replace(settings, gradients=gradients), float("nan"), np.empty(0))
+    if len(trial.x) < FEWEST_ROWS:
+        return None
+    number = count(1)
+    plain = replace(trial, mlp=replace(trial.mlp, widths=(trial.mlp.widths[0], trial.mlp.widths[-1])))
+
+    def judged(by: Callable[..., HeldOut | None], trial: Trial = trial) -> Judge:
+        return lambda settings: by(trial, settings, f", variant {next(number)}")
+
+    if classes:
+        network, linear = judged(held_out_classes), judged(held_out_classes, replace(plain, predictive="linearized"))
+        best = _followed(CLASSIFICATION, network, network(settings), chosen, careful=True)
+        other = None if best is None else _followed(LINEAR, linear, linear(settings), chosen, careful=True)
+        other = None if other is None else replace(other, mlp=plain.mlp)
+    else:
+        network = judged(held_out_joint if trial.predictive == "joint" else held_out_noise)
+        best = _followed(REGRESSION, network, network(settings), chosen, careful=False)
+        other = None if best is None else judged(held_out_linear)(settings)
+    if best is None or other is None:
+        return None
+    if classes:
+        return best if _better(best, other, careful=True) else other
+    return other if _better(other, best, careful=True) else best
+
+
+def _followed(
+    ways: Ways, judge: Judge, start: HeldOut | None, chosen: Collection[str], careful: bool
+) -> HeldOut | None:
+    """The best that ``judge`` found along the first of the ``ways`` that gets better, or ``start``; None: interrupted.
+    (eq:held-out-choice)"""
+    if start is None:
+        return None
+    best = start
+    for way in ways:
         for changes in way:
-            variant = replace(settings, **{name: value for name, value in changes.items() if name not in chosen})
-            if best is None or variant == settings:
+            changed = {name: value for name, value in changes.items() if name not in chosen}
+            variant = replace(best.settings, **changed)
+            if variant == best.settings:
                 break
-            number += 1
-            found = judge(trial, variant, f", variant {number}")
+            found = judge(variant)
             if found is None:
                 return None
-            if found.loss + (classes and _standard_error(best.losses - found.losses)) >= best.loss:
+            if not _better(found, best, careful):
                 break
             best = found
         if best is not start:
             break
-    if classes or best is None:
-        return best
-    linear = held_out_linear(trial, settings, f", variant {number + 1}")
-    if linear is None:
-        return None
-    return linear if linear.loss + _standard_error(best.losses - linear.losses) < best.loss else best
+    return best
+
+
+def _better(one: HeldOut, other: HeldOut, careful: bool) -> bool:
+    """Whether the rows held out are more probable under ``one``; ``careful``: by a standard error of the difference.
+    (eq:held-out-choice)"""
+    differences = other.losses - one.losses
+    return one.loss + (float(differences.std() / len(differences) ** 0.5) if careful else 0.0) < other.loss
 
 
 def held_out_linear(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
@@ -129,10 +171,6 @@ def held_out_noise(trial: Trial, settings: Settings, label: str = "") -> HeldOut
     core = trial.likelihood.backend
     likelihood = Gaussian(core.asarray(noise.astype(trial.y.dtype).reshape(known.shape)), core)
     return HeldOut(settings, float(losses.mean()), losses, likelihood, heat)
-
-
-def _standard_error(differences: np.ndarray) -> float:
-    return float(differences.std() / len(differences) ** 0.5)
 
 
 def _unit_variance(state: BALIState, predictive: Predictive) -> np.ndarray:

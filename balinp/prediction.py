@@ -40,7 +40,7 @@ class Predictor(ABC):
     x_scaler_: Standardizer
     state_: BALIState
     n_features_in_: int
-    _dtype: Any
+    _dtype: Any = np.float64  # of the core's arrays; the data that fit gets decide
     _predict_seed: int
 
     def predict_distribution(self, X: Any) -> Predictive:

@@ -35,6 +35,10 @@ from .validation import (
 # layerwise steps need hundreds; of more rows each iteration tells so much that these are not worth their passes.
 JOINT: dict[str, Any] = {"joint_iterations": 30, "warmup": 8, "rate": 0.5, "max_iterations": 300}
 
+# of squared deviations of y, in float64: targets without noise are predicted as surely as they can be; float32 keeps
+# that of Settings, as its normal matrices of columns that depend on each other need
+NOISE_FLOOR = 1e-8
+
 
 class BALIRegressor(BALIEstimator):
     """Bayesian neural-network regression by BALI: predictions with aleatoric and epistemic uncertainty.
@@ -160,6 +164,8 @@ class BALIRegressor(BALIEstimator):
 
     def _fit_settings(self, rows: int) -> Settings:
         settings, given = super()._fit_settings(rows), self.settings or {}
+        if self.preset is None and self.noise == "constant" and self._dtype == np.float64:
+            settings = replace(settings, noise_floor=given.get("noise_floor", NOISE_FLOOR))
         if self.preset is not None or (self.noise == "constant" and not self.hidden_widths):
             return settings
         safe: dict[str, Any] = {"trust_region": True}

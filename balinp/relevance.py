@@ -15,7 +15,7 @@ from .session import Session
 from .settings import Settings
 
 ITERATIONS = 300  # of the first fit; the order of the inputs shows long before the fit has converged
-LEAST = 1e-3  # relevance of an input that the first fit does not use at all
+LEAST = 0.3  # relevance of an input at least: that a first fit uses it little is no proof that it does not count
 
 
 def input_relevance(

@@ -58,7 +58,8 @@ class Trial:
 
     Shapes: x (N, D), y (N, K) or class indices (N,), weight (N,), on the host. ``seed`` says which rows, the same for
     all settings; a fit lacks at least one. Equal rows are held out together, so that a weight of two still is a row
-    twice.   (eq:held-out-noise)
+    twice; of classes rows of equal inputs, lest those with one label speak for what those with another are.
+    (eq:held-out-noise)
     """
 
     x: np.ndarray
@@ -79,6 +80,12 @@ class Trial:
             return min(MOST_FOLDS, int(1 / self.fraction))
         return 1 if isinstance(self.likelihood, Categorical) and len(self.x) >= ONE_FOLD_ROWS else FOLDS
 
+    @property
+    def copies(self) -> float:
+        """How many rows, counted by their weights, there are for every different input.   (eq:held-out-choice)"""
+        rows = len(self.x) if self.weight is None else float(self.weight.sum())
+        return rows / len(np.unique(self.x, axis=0))
+
     def predicted(self, state: BALIState, x: Any, generator: Any) -> Predictive:
         """The predictive of ``state`` at ``x`` (n, D), on the host.   (eq:held-out-noise)"""
         core = self.mlp.backend
@@ -90,7 +97,9 @@ class Trial:
         """Per fit (which rows it lacked, its state, its predictive of them); ``label`` tells fits apart in what is
         reported. None if one was interrupted.   (eq:held-out-noise)"""
         core, generator, found = self.mlp.backend, np.random.default_rng(self.seed), []
-        _, group = np.unique(np.column_stack([self.x, self.y]), axis=0, return_inverse=True)
+        classes = isinstance(self.likelihood, Categorical)
+        alike = self.x if classes else np.column_stack([self.x, self.y])
+        _, group = np.unique(alike, axis=0, return_inverse=True)
         groups = group.max() + 1
         place, share = generator.permutation(groups)[group.reshape(-1)] / groups, max(self.fraction, 1 / groups)
         for k in range(self.folds):
