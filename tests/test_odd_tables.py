@@ -127,6 +127,23 @@ def test_a_long_curve_is_not_lost_to_a_step_gone_astray():
         assert free.fit(x, y).score(x, y) < 0.7 < BALIRegressor(random_state=0).fit(x, y).score(x, y)
 
 
+def test_targets_without_noise_are_predicted_as_such():
+    """A law of three inputs: within a thousandth of the targets' deviation and as sure of it, with columns that repeat
+    others; negative control: the floor of Settings. In float32 that floor stays, and so does a choice of one's own."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 3))
+    X, y = np.hstack([X, X]), X @ [1.0, -2.0, 0.5] + 3
+    sure = BALIRegressor(random_state=0).fit(X[:200], y[:200])
+    mean, deviation = sure.predict(X[200:], return_std=True)
+    assert np.all(np.abs(mean - y[200:]) < 1e-3 * y.std())
+    assert np.all(deviation < 1e-3 * y.std())
+    for model, data in (
+        (BALIRegressor(random_state=0, settings={"noise_floor": 1e-4}), (X[:200], y[:200])),
+        (BALIRegressor(random_state=0), (X[:200].astype(np.float32), y[:200].astype(np.float32))),
+    ):
+        assert np.all(model.fit(*data).predict(X[200:].astype(data[0].dtype), return_std=True)[1] > 5e-3 * y.std())
+
+
 def test_tables_of_counts_are_not_thrown_off():
     """3 000 rows in 25 cells: no iteration's loss is above two nats. Negative control: some are where steps are not
     cut. A choice of one's own stays, and so do larger tables, whose first steps are of some hundred rows."""
