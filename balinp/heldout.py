@@ -56,7 +56,7 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     if classes:
         network, linear = judged(held_out_classes), judged(held_out_classes, replace(plain, predictive="linearized"))
         best = _followed(CLASSIFICATION, network, network(settings), chosen, careful=True)
-        other = None if best is None else _followed(LINEAR, linear, linear(settings), chosen, careful=True)
+        other = None if best is None else _followed(LINEAR, linear, linear(settings), chosen, careful=False)
         other = None if other is None else replace(other, mlp=plain.mlp)
     else:
         network = judged(held_out_joint if trial.predictive == "joint" else held_out_noise)
