@@ -235,13 +235,17 @@ class BALIEstimator(Parameters, Predictor):
         self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session
     ) -> HeldOut | None:
         """The settings and the noise that rows held out of a few fits speak for; None: nothing was held out."""
-        known = self.preset is not None or self.validation_fraction == 0 or not self.hidden_widths
-        if known or len(x) > MOST_ROWS or not self._undecided(settings):
+        if not self._judged(len(x), settings):
             return None
         x, targets, weight = joined_rows(gathered(x), gathered(targets), gathered(weight))  # of a file only now
         core, kind = (self._network(), self._likelihood()), self._predictive_kind(settings)
         trial = Trial(x, targets, weight, *core, self._predict_seed, self.validation_fraction, kind, session)
         return best_held_out(trial, settings, self.settings or {})
+
+    def _judged(self, rows: int, settings: Settings) -> bool:
+        """Whether rows are held out, if the data do not forbid it."""
+        known = self.preset is not None or self.validation_fraction == 0 or not self.hidden_widths
+        return not known and rows <= MOST_ROWS and self._undecided(settings)
 
     def _planned(self, settings: Settings) -> bool:
         """Whether a fit is meant to take all the iterations that it may."""

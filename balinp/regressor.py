@@ -10,7 +10,7 @@ import numpy as np
 from .backend import get_backend
 from .base import BALIEstimator
 from .errors import InvalidArgumentError
-from .heldout import MOST_ROWS
+from .heldout import FEWEST_ROWS, MOST_ROWS
 from .heteroscedastic import Heteroscedastic
 from .joint_posterior import affordable
 from .likelihoods import Gaussian
@@ -35,8 +35,9 @@ from .validation import (
 # layerwise steps need hundreds; of more rows each iteration tells so much that these are not worth their passes.
 JOINT: dict[str, Any] = {"joint_iterations": 30, "warmup": 8, "rate": 0.5, "max_iterations": 300}
 
-# of squared deviations of y, in float64: targets without noise are predicted as surely as they can be; float32 keeps
-# that of Settings, as its normal matrices of columns that depend on each other need
+# In squared deviations of y, for fits in float64 that held-out rows judge: targets without noise are predicted as
+# surely as they can be. Else the floor of Settings is what a network that fits all its rows is left with; and float32
+# needs it for the normal matrices of columns that depend on each other.
 NOISE_FLOOR = 1e-8
 
 
@@ -164,8 +165,6 @@ class BALIRegressor(BALIEstimator):
 
     def _fit_settings(self, rows: int) -> Settings:
         settings, given = super()._fit_settings(rows), self.settings or {}
-        if self.preset is None and self.noise == "constant" and self._dtype == np.float64:
-            settings = replace(settings, noise_floor=given.get("noise_floor", NOISE_FLOOR))
         if self.preset is not None or (self.noise == "constant" and not self.hidden_widths):
             return settings
         safe: dict[str, Any] = {"trust_region": True}
@@ -179,7 +178,7 @@ class BALIRegressor(BALIEstimator):
         return replace(settings, **{name: value for name, value in safe.items() if name not in given})
 
     def _table_settings(self, rows: int) -> Settings:
-        settings = super()._table_settings(rows)
+        settings = self._surer(super()._table_settings(rows), rows)
         joint = settings.batch_size is None and rows <= MOST_ROWS and settings.prior == "independent"
         if not joint or self.preset is not None or not self.hidden_widths or self.noise != "constant":
             return settings
@@ -196,7 +195,13 @@ class BALIRegressor(BALIEstimator):
         if not self.relevance or self.preset is not None or not self.hidden_widths or x.shape[1] == 1:
             return None
         start: Any = self._likelihood()
+        settings = self._surer(settings, x.shape[0])
         return input_relevance(x, targets, weight, self._network(), start, settings, self._predict_seed, session)
+
+    def _surer(self, settings: Settings, rows: int) -> Settings:
+        """``settings`` with NOISE_FLOOR where held-out rows will tell what noise there is."""
+        known = "noise_floor" in (self.settings or {}) or self._dtype != np.float64 or rows < FEWEST_ROWS
+        return settings if known or not self._judged(rows, settings) else replace(settings, noise_floor=NOISE_FLOOR)
 
     def _undecided(self, settings: Settings) -> bool:
         return settings.learn_noise and self.noise == "constant"

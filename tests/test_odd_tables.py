@@ -129,7 +129,8 @@ def test_a_long_curve_is_not_lost_to_a_step_gone_astray():
 
 def test_targets_without_noise_are_predicted_as_such():
     """A law of three inputs: within a thousandth of the targets' deviation and as sure of it, with columns that repeat
-    others; negative control: the floor of Settings. In float32 that floor stays, and so does a choice of one's own."""
+    others; negative control: the floor of Settings. That floor stays in float32, where one asks for it and where no
+    held-out rows tell the noise."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 3))
     X, y = np.hstack([X, X]), X @ [1.0, -2.0, 0.5] + 3
@@ -142,6 +143,10 @@ def test_targets_without_noise_are_predicted_as_such():
         (BALIRegressor(random_state=0), (X[:200].astype(np.float32), y[:200].astype(np.float32))),
     ):
         assert np.all(model.fit(*data).predict(X[200:].astype(data[0].dtype), return_std=True)[1] > 5e-3 * y.std())
+    assert [BALIRegressor()._table_settings(n).noise_floor for n in (4, 5, 5000, 5001)] == [1e-4, 1e-8, 1e-8, 1e-4]
+    for parameters in ({"validation_fraction": 0}, {"hidden_widths": ()}, {"preset": "literal"}):
+        assert BALIRegressor(**parameters)._table_settings(100).noise_floor == 1e-4
+    assert BALIRegressor()._fit_settings(100).noise_floor == 1e-4  # a batch of a stream
 
 
 def test_tables_of_counts_are_not_thrown_off():
