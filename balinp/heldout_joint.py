@@ -15,7 +15,7 @@ from .most_probable import most_probable, row_losses
 from .predictive import predict_joint
 from .settings import Settings
 from .state import BALIState
-from .trial import HeldOut, Trial
+from .trial import HeldOut, Trial, with_enough_noise
 
 
 def held_out_joint(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
@@ -56,24 +56,13 @@ def applied_jointly(
     held: HeldOut, state: BALIState, x: Array, y: Array, sample_weight: Array | None, generator: Any, draws: int
 ) -> BALIState:
     """``state`` of a fit on all rows, x (N, D), y (N, K), sample_weight (N,), to predict by so many draws of its joint
-    posterior with the noise that held-out rows chose, or more.   (eq:held-out-joint)
-
-    More where the rows that this fit has seen are farther from its mean than rows not seen were said to be: then it is
-    a worse fit than those that were judged.
-    """
-    core, noise = state.mlp.backend, held.likelihood
+    posterior with the noise that held-out rows chose, or more.   (eq:held-out-joint)"""
+    noise = held.likelihood
     assert noise is not None
     assert held.posterior_noise is not None
     state = replace(state, likelihood=noise)
     state = with_joint_draws(state, held.posterior_noise, x, generator, draws, held.settings, sample_weight)
-    predictive = predict_joint(state, x)
-    excess = core.to_host((y - predictive.mean) ** 2 - core.xp.diagonal(predictive.covariance, axis1=1, axis2=2))
-    weight = None if sample_weight is None else core.to_host(sample_weight)
-    lacking = np.average(excess.astype(np.float64), axis=0, weights=weight)
-    if noise.noise_variance.ndim == 0:
-        lacking = lacking.mean()
-    raised = noise.noise_variance + core.asarray(np.maximum(lacking, 0).astype(y.dtype))
-    return replace(state, likelihood=Gaussian(raised, core))
+    return with_enough_noise(state, predict_joint(state, x), y, sample_weight)
 
 
 def most_probable_joint(

@@ -7,6 +7,8 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from .backend import get_backend
 from .blocks import held_rows
 from .caller import warn_caller
@@ -14,12 +16,14 @@ from .distinct import joined_rows
 from .errors import ConvergenceWarning, InterruptedFitWarning
 from .heldout_joint import applied_jointly
 from .persistence import json_params
+from .predictive import predict_linearized, predict_monte_carlo
 from .rows import gathered
 from .session import Session
 from .solver import bali_step
-from .state import initial_state
+from .state import BALIState, initial_state
 from .streaming import stream_settings
 from .threads import calm_threads
+from .trial import HeldOut, with_enough_noise
 from .validation import as_generator
 
 
@@ -64,12 +68,8 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
             result = session.fit("fit", x, targets, *core, generator, settings, **more)
     assert result is not None
     estimator.state_ = result.state
-    if held_out is not None and held_out.posterior_noise is None:
-        estimator.state_ = held_out.applied(result.state)
-    elif held_out is not None:
-        rows = tuple(gathered(part) for part in data)
-        x, targets, weight = estimator._moved(rows, result.state.mlp.backend)
-        estimator.state_ = applied_jointly(held_out, result.state, x, targets, weight, generator, estimator.draws)
+    if held_out is not None:
+        estimator.state_ = _as_judged(estimator, held_out, result.state, data, generator)
     estimator._generator = generator
     estimator.history_ = [estimator._in_units(record) for record in result.history]
     estimator.n_iter_, estimator.converged_ = result.state.iteration, result.converged
@@ -77,6 +77,20 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
     if session.interrupted():
         _tell_interrupted(session, estimator.n_iter_, len(data[0]))
     return estimator
+
+
+def _as_judged(estimator: Any, held: HeldOut, state: BALIState, data: tuple[Any, ...], generator: Any) -> BALIState:
+    """``state`` to predict with what held-out rows chose, and with more noise where its own rows contradict that."""
+    if held.likelihood is None:  # classes; no hidden layers, whose noise is exact
+        return held.applied(state)
+    x, y, weight = estimator._moved(tuple(gathered(rows) for rows in data), state.mlp.backend)
+    if held.posterior_noise is not None:
+        return applied_jointly(held, state, x, y, weight, generator, estimator.draws)
+    state = held.applied(state)
+    if estimator._predictive_kind(held.settings) == "linearized":
+        return with_enough_noise(state, predict_linearized(state, x), y, weight)
+    own = np.random.default_rng(estimator._predict_seed)
+    return with_enough_noise(state, predict_monte_carlo(state, x, own, estimator.draws), y, weight)
 
 
 def how_it_ended(estimator: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .backend import Array
 from .errors import ConvergenceWarning
 from .likelihoods import Categorical, Gaussian
 from .mlp import MLP
@@ -123,6 +124,22 @@ class Trial:
         """The weights of the rows held out, one fit's after another's.   (eq:held-out-noise)"""
         weight = np.ones(len(self.x)) if self.weight is None else self.weight.astype(np.float64)
         return np.concatenate([weight[out] for out, _, _ in found])
+
+
+def with_enough_noise(state: BALIState, predictive: Predictive, y: Array, sample_weight: Array | None) -> BALIState:
+    """``state`` with more noise where the rows y (N, K) of its fit, sample_weight (N,), are farther from their
+    ``predictive`` than rows not seen were said to be: then it is a worse fit than those that were judged.
+    (eq:held-out-joint)
+    """
+    likelihood: Any = state.likelihood
+    core, noise = state.mlp.backend, likelihood.noise_variance
+    excess = core.to_host((y - predictive.mean) ** 2 - core.xp.diagonal(predictive.covariance, axis1=1, axis2=2))
+    weight = None if sample_weight is None else core.to_host(sample_weight)
+    lacking = np.average(excess.astype(np.float64), axis=0, weights=weight)
+    if noise.ndim == 0:
+        lacking = lacking.mean()
+    raised = noise + core.asarray(np.maximum(lacking, 0).astype(y.dtype))
+    return replace(state, likelihood=Gaussian(raised, core))
 
 
 def mean_noise(likelihood: Any) -> float:

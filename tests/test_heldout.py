@@ -270,6 +270,25 @@ def test_the_estimator_takes_the_settings_that_held_out_rows_chose():
     assert np.sqrt(np.mean((kept.fit(X, y).predict(X) - y) ** 2)) > 0.15
 
 
+@pytest.mark.equation("eq:held-out-joint")
+@pytest.mark.parametrize("kind", ["monte_carlo", "linearized", "joint"])
+def test_a_fit_gone_astray_says_so_in_its_deviations(hidden, monkeypatch, kind):
+    """Held-out rows that promise a tenth of the noise (by hand): squared errors on the fit's own rows are not above what
+    the deviations say, to a tenth. Negative control: the promise alone, three times and more."""
+    X, y = hidden
+    promised = Gaussian(np.full(1, 0.02))
+
+    def best(trial, settings, chosen):
+        joint = promised if kind == "joint" else None
+        return HeldOut(settings, 0.0, np.zeros(1), promised, 1e-3, posterior_noise=joint)
+
+    monkeypatch.setattr("balinp.base.best_held_out", best)
+    model = BALIRegressor((4,), predictive=kind, max_iterations=4, relevance=False, random_state=0).fit(X, y)
+    mean, deviation = model.predict(X, return_std=True)
+    assert np.mean((y - mean) ** 2) < 1.1 * np.mean(deviation**2)
+    assert np.mean((y - mean) ** 2) > 3 * 0.02 * y.var()
+
+
 @pytest.mark.equation("eq:held-out-noise")
 def test_noise_is_held_out_only_where_it_helps(hidden):
     """Few rows, no hidden layer, a literal preset, known noise, or a share of 0: what training learnt stays."""

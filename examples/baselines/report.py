@@ -82,6 +82,9 @@ def mean_ranks(values: dict[tuple[str, str], np.ndarray], sets: list[str], metho
 
 
 def table(title: str, head: list[str], lines: list[list[str]]) -> str:
+    """Markdown; of more than fifteen columns on its side."""
+    if len(head) > 15:
+        head, *lines = (list(column) for column in zip(head, *lines))
     rule = "|".join(["---"] * len(head))
     body = "\n".join("| " + " | ".join(line) + " |" for line in [head, *lines])
     first, _, rest = body.partition("\n")
