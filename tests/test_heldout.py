@@ -273,7 +273,7 @@ def test_the_estimator_takes_the_settings_that_held_out_rows_chose():
 @pytest.mark.equation("eq:held-out-joint")
 @pytest.mark.parametrize("kind", ["monte_carlo", "linearized", "joint"])
 def test_a_fit_gone_astray_says_so_in_its_deviations(hidden, monkeypatch, kind):
-    """Held-out rows that promise a tenth of the noise (by hand): squared errors on the fit's own rows are not above what
+    """Held-out rows that promise too little noise (by hand): squared errors on the fit's own rows are not above what
     the deviations say, to a tenth. Negative control: the promise alone, three times and more."""
     X, y = hidden
     promised = Gaussian(np.full(1, 0.02))
