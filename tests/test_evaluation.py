@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     X, label = g.standard_normal((2, 120)), np.array(["no", "yes"])
     kind = label[(X[0] + 0.2 * g.standard_normal(120) > 0).astype(int)]
     write(path / "plane.csv", u=X[0], v=X[1], kind=kind)
-    write(path / "shifted.csv", u=X[0] * 0.1, v=X[1], kind=label[g.integers(0, 2, 120)])
+    write(path / "shifted.csv", u=X[0] * 0.5, v=X[1], kind=label[g.integers(0, 2, 120)])
     for table, target, options in (("line", "effect", []), ("plane", "kind", ["--hidden", "8"])):
         out = ["--out", f"{path}/{table}.npz", "--plot", f"{path}/{table}.png"]
         assert main(["fit", f"{path}/{table}.csv", "--target", target, *out, *options]) == 0
