@@ -48,16 +48,15 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     if len(trial.x) < FEWEST_ROWS:
         return None
     number = count(1)
-    plain = replace(trial, mlp=replace(trial.mlp, widths=(trial.mlp.widths[0], trial.mlp.widths[-1])))
 
     def judged(by: Callable[..., HeldOut | None], trial: Trial = trial) -> Judge:
         return lambda settings: by(trial, settings, f", variant {next(number)}")
 
     if classes:
-        network, linear = judged(held_out_classes), judged(held_out_classes, replace(plain, predictive="linearized"))
+        network, linear = judged(held_out_classes), judged(held_out_classes, trial.plain)
         best = _followed(CLASSIFICATION, network, network(settings), chosen, careful=True)
         other = None if best is None else _followed(LINEAR, linear, linear(settings), chosen, careful=False)
-        other = None if other is None else replace(other, mlp=plain.mlp)
+        other = None if other is None else replace(other, mlp=trial.plain.mlp)
     else:
         network = judged(held_out_joint if trial.predictive == "joint" else held_out_noise)
         best = _followed(REGRESSION, network, network(settings), chosen, careful=False)
@@ -103,9 +102,7 @@ def _better(one: HeldOut, other: HeldOut, careful: bool) -> bool:
 
 def held_out_linear(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
     """The same of the regression without hidden layers, whose posterior and noise are exact.   (eq:held-out-choice)"""
-    mlp = replace(trial.mlp, widths=(trial.mlp.widths[0], trial.mlp.widths[-1]))
-    settings = replace(settings, joint_iterations=0, trust_region=False)
-    trial = replace(trial, mlp=mlp, predictive="linearized")
+    trial, settings = trial.plain, replace(settings, joint_iterations=0, trust_region=False)
     found = trial.results(settings, label)
     if found is None:
         return None
@@ -113,7 +110,7 @@ def held_out_linear(trial: Trial, settings: Settings, label: str = "") -> HeldOu
     square = trial.squared_residuals(found)
     total = np.concatenate([np.diagonal(p.covariance, axis1=1, axis2=2).astype(np.float64) for _, _, p in found])
     losses = row_losses(square, total, w)
-    return HeldOut(settings, float(losses.mean()), losses, mlp=mlp)
+    return HeldOut(settings, float(losses.mean()), losses, mlp=trial.mlp)
 
 
 def held_out_classes(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:

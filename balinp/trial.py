@@ -87,6 +87,12 @@ class Trial:
         rows = len(self.x) if self.weight is None else float(self.weight.sum())
         return rows / len(np.unique(self.x, axis=0))
 
+    @property
+    def plain(self) -> Trial:
+        """The same without hidden layers, where predictions in closed form are exact.   (eq:held-out-choice)"""
+        mlp = replace(self.mlp, widths=(self.mlp.widths[0], self.mlp.widths[-1]))
+        return replace(self, mlp=mlp, predictive="linearized")
+
     def predicted(self, state: BALIState, x: Any, generator: Any) -> Predictive:
         """The predictive of ``state`` at ``x`` (n, D), on the host.   (eq:held-out-noise)"""
         core = self.mlp.backend
