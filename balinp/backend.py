@@ -36,7 +36,7 @@ class Backend:
 
     All methods take and return arrays of this library and keep their dtype (float32 or float64). On a GPU work is only
     queued; what waits for it is said where it happens (``refuse_if``, ``cholesky``, ``floats``, ``to_host``), and
-    ``deferred`` puts the waits off.
+    ``deferred`` puts the waits off. Passes are fastest in blocks of ``block_rows``, of ``block_bytes`` at most.
     """
 
     name: str
@@ -47,6 +47,8 @@ class Backend:
     _solve_triangular: Callable[..., Array]
     _triangular_inverse: Callable[[Array], Array] | None = None  # where it is cheaper than a solve
     _unjudged_cholesky: Callable[[Array], Array] | None = None  # without a verdict, where a verdict means waiting
+    block_rows: int = 2048  # fit a CPU's cache
+    block_bytes: int = 2**28
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return get_backend, (self.name,)  # pickled and copied by name, as modules cannot be

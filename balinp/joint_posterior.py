@@ -17,7 +17,7 @@ from .backend import Array, Backend
 from .blocks import reduce_blocks
 from .likelihoods import Gaussian, Likelihood
 from .mlp import MLP, Activations
-from .passes import brought
+from .passes import brought, rows_of_block
 from .settings import Settings
 from .state import BALIState
 
@@ -54,7 +54,7 @@ def joint_precision(
     Shapes: weights[l] (D_l, K_l), x (N, D), sample_weight (N,). One pass over the data, in the memory of H and a block.
     """
     numbers = 3 * mlp.widths[-1] * sum(d * k for d, k in mlp.shapes)
-    rows = max(1, min(settings.block_rows, settings.block_bytes // (8 * numbers)))
+    rows = rows_of_block(settings, mlp.backend, 8 * numbers)
     precision: Array = reduce_blocks(partial(_block_precision, mlp, likelihood, weights), rows, x, sample_weight)
     return precision
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from .backend import Array
+from .backend import Array, Backend
 from .blocks import reduce_blocks
 from .errors import InvalidArgumentError
 from .likelihoods import Categorical, Gaussian, Likelihood
@@ -16,8 +16,16 @@ from .settings import Settings
 from .statistics import LayerStatistics
 
 
+def rows_of_block(settings: Settings, backend: Backend, row_bytes: int) -> int:
+    """The rows of a block, at ``row_bytes`` each: what the settings say, or ``backend`` where they leave it open, no more
+    than the memory holds, at least one.   (eq:cost)"""
+    rows = backend.block_rows if settings.block_rows is None else settings.block_rows
+    memory = backend.block_bytes if settings.block_bytes is None else settings.block_bytes
+    return max(1, min(rows, memory // row_bytes))
+
+
 def rows_in_memory(settings: Settings, mlp: MLP, itemsize: int) -> int:
-    """The rows of a block: ``settings.block_rows``, or as many as ``settings.block_bytes`` holds, at least one.
+    """``rows_of_block`` for a pass through ``mlp``.
 
     With numbers of ``itemsize`` bytes a row takes, per layer, its input (D_l), outputs and two gradients with what the
     activation's derivative needs beside them (6 K_l); weighted copies of the widest layer; at the output K_L² of
@@ -25,7 +33,7 @@ def rows_in_memory(settings: Settings, mlp: MLP, itemsize: int) -> int:
     """
     layers, k = mlp.shapes, mlp.widths[-1]
     numbers = sum(d + 6 * w for d, w in layers) + max(2 * d + 2 * w for d, w in layers) + 2 * k * k + 8 * k
-    return max(1, min(settings.block_rows, settings.block_bytes // (numbers * itemsize)))
+    return rows_of_block(settings, mlp.backend, numbers * itemsize)
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,10 @@ class Settings:
     trust_region: the step is cut until the objective falls (at the weights the gradient was taken at) and grows again
         after success, never above step_scale; allowed_rise: by so many nats per target it may rise all the same.
     batch_size: rows of a mini-batch; None: all of them.
-    block_rows: rows worked on at once; blocks that fit the cache are also the fastest.
-    block_bytes: the memory that those rows may take (passes.rows_in_memory): wide networks get fewer rows.
+    block_rows: rows worked on at once; None: the backend's (a CPU is fastest with blocks that fit the cache, a GPU with
+        large ones).
+    block_bytes: the memory that those rows may take (passes.rows_in_memory): wide networks get fewer rows; None: the
+        backend's.
     max_iterations: calls of bali_step, rounded up to whole passes over the data.
     tolerance, patience: stop when the median training NLL of the last ``patience`` iterations (with mini-batches as
         many whole passes, three at least) is less than ``tolerance`` nats below that of the ``patience`` before;
@@ -64,8 +66,8 @@ class Settings:
     trust_region: bool = False
     allowed_rise: float = 0.0
     batch_size: int | None = None
-    block_rows: int = 2048
-    block_bytes: int = 256 * 2**20
+    block_rows: int | None = None
+    block_bytes: int | None = None
     max_iterations: int = 600
     tolerance: float = 0.01
     patience: int = 60
@@ -96,7 +98,7 @@ class Settings:
             ("block_bytes", 1),
             ("batch_size", 1),
         ):
-            check_integer(name, getattr(self, name), least, optional=name == "batch_size")
+            check_integer(name, getattr(self, name), least, optional=name.startswith(("block", "batch")))
         if self.joint_iterations and self.prior != "independent":
             raise InvalidArgumentError(
                 f"joint_iterations go with prior='independent' only, got prior={self.prior!r}; set joint_iterations=0"

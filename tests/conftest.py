@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--worst-residuals", action="store_true", help="print the worst residual ratio per identity")
 
 
+_seen_by_workers: dict[str, tuple[float, str]] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # under pytest -n: this process is a worker
+        session.config.workeroutput["worst_ratios"] = worst_ratios()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for statement, seen in getattr(node, "workeroutput", {}).get("worst_ratios", {}).items():
+        _seen_by_workers[statement] = max(tuple(seen), _seen_by_workers.get(statement, (0.0, "")))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
     for reason, count in reasons.most_common():
@@ -35,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not config.getoption("--worst-residuals"):
         return
     terminalreporter.write_sep("-", f"worst residual ratios in eps (threshold {THRESHOLD:g})")
-    for statement, (ratio, what) in sorted(worst_ratios().items()):
+    for statement, (ratio, what) in sorted({**_seen_by_workers, **worst_ratios()}.items()):
         terminalreporter.write_line(f"{statement:32s} {ratio:8.3f}  {what}")
 
 

@@ -1,6 +1,7 @@
 """Rows that are not in memory: memory-mapped files, read by blocks and never whole; signs of probes by position."""
 
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,6 +25,7 @@ from balinp.heteroscedastic import Heteroscedastic
 from balinp.passes import block_sums, data_sums, rows_in_memory
 from balinp.rows import MappedRows, gathered, row_source
 from balinp.scales import Standardizer
+from balinp.testing.device import DOUBLE
 from balinp.testing.residuals import THRESHOLD, assert_residual, comparison_residual
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
@@ -184,12 +186,25 @@ def test_a_pass_stays_within_its_memory(kind, widths, dtype):
 @pytest.mark.equation("eq:cost")
 def test_the_budget_cuts_the_rows_and_leaves_at_least_one():
     mlp = MLP((1000, 1000, 10))
-    assert rows_in_memory(Settings(), MLP((10, 50, 1)), 8) == Settings().block_rows
+    assert rows_in_memory(Settings(), MLP((10, 50, 1)), 8) == NUMPY.block_rows
     few, more = (rows_in_memory(Settings(block_bytes=size), mlp, 8) for size in (2**24, 2**25))
-    assert 0 < few < more < Settings().block_rows
+    assert 0 < few < more < NUMPY.block_rows
     assert abs(more - 2 * few) <= 1
     assert abs(rows_in_memory(Settings(block_bytes=2**24), mlp, 4) - 2 * few) <= 1
     assert rows_in_memory(Settings(block_bytes=1), mlp, 8) == 1
+
+
+@pytest.mark.equation("eq:cost")
+def test_a_block_is_the_backend_s_unless_the_settings_say_otherwise():
+    tiny, wide = MLP((2, 3, 1)), MLP((1000, 1000, 10))
+    other = replace(NUMPY, block_rows=77, block_bytes=2**20)
+    assert rows_in_memory(Settings(), replace(tiny, backend=other), 8) == 77
+    assert rows_in_memory(Settings(block_rows=9), replace(tiny, backend=other), 8) == 9
+    few = rows_in_memory(Settings(), replace(wide, backend=other), 8)
+    assert few == rows_in_memory(Settings(block_bytes=2**20), wide, 8) < 77
+    assert rows_in_memory(Settings(block_bytes=2**21), replace(wide, backend=other), 8) > few
+    assert DOUBLE.block_rows > NUMPY.block_rows  # a GPU's launches cost as much for few rows as for many
+    assert DOUBLE.block_bytes > NUMPY.block_bytes
 
 
 @pytest.mark.equation("eq:block-sum")

@@ -60,9 +60,10 @@ def test_numbers_of_any_kind_are_numbers():
     assert Settings(rate=np.float32(0.25), damping=Fraction(1, 4), warmup=np.int64(3)).rate == 0.25
 
 
-def test_only_batch_size_may_be_none_among_the_counts():
-    assert Settings(batch_size=None).batch_size is None
-    for name in ("max_iterations", "patience", "block_rows", "warmup"):
+def test_only_sizes_of_batches_and_blocks_may_be_none_among_the_counts():
+    for name in ("batch_size", "block_rows", "block_bytes"):
+        assert getattr(Settings(**{name: None}), name) is None
+    for name in ("max_iterations", "patience", "warmup", "joint_iterations"):
         with pytest.raises(InvalidArgumentError, match=name):
             Settings(**{name: None})
     with pytest.raises(InvalidArgumentError, match="draws must be an integer of at least 1, got None"):
