@@ -17,8 +17,8 @@ from .statistics import LayerStatistics
 
 
 def rows_of_block(settings: Settings, backend: Backend, row_bytes: int) -> int:
-    """The rows of a block, at ``row_bytes`` each: what the settings say, or ``backend`` where they leave it open, no more
-    than the memory holds, at least one.   (eq:cost)"""
+    """The rows of a block, at ``row_bytes`` each: what the settings say, or ``backend`` where they leave it open, no
+    more than the memory holds, at least one.   (eq:cost)"""
     rows = backend.block_rows if settings.block_rows is None else settings.block_rows
     memory = backend.block_bytes if settings.block_bytes is None else settings.block_bytes
     return max(1, min(rows, memory // row_bytes))
