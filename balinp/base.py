@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ from .validation import (
     as_sample_weight,
     feature_names,
 )
+from .wide import InputMap
 
 
 class BALIEstimator(Parameters, Predictor):
@@ -150,7 +152,7 @@ class BALIEstimator(Parameters, Predictor):
         names = feature_names(X)
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
-        self.x_scaler_ = Standardizer.from_data(features, weight, True)
+        self.x_scaler_, self.x_span_ = Standardizer.from_data(features, weight, True), None
         x = self.x_scaler_.transform(features, self._dtype)
         return x, targets, None if weight is None else weight.astype(self._dtype)
 
@@ -165,7 +167,7 @@ class BALIEstimator(Parameters, Predictor):
     def _later_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Rows, Rows, Rows | None]:
         features = as_features(self._host(X), self.n_features_in_, self._names())
         weight = as_sample_weight(self._host(sample_weight), len(features))
-        x = self.x_scaler_.transform(features, self._dtype)
+        x = self._scaled(features)
         return x, self._later_targets(self._host(y), len(x)), None if weight is None else weight.astype(self._dtype)
 
     @staticmethod
@@ -173,8 +175,15 @@ class BALIEstimator(Parameters, Predictor):
         """Data checked and scaled on the host, moved to where the core works; None stays None."""
         return tuple(on_backend(array, backend) for array in arrays)
 
+    def _see(self, seen: InputMap) -> None:
+        """Take in what the fit sees of its inputs."""
+        if seen.relevance is not None:
+            self.x_scaler_ = replace(self.x_scaler_, scale=self.x_scaler_.scale / seen.relevance)
+        self.x_span_ = seen.span
+
     def _network(self) -> MLP:
-        widths = (self.n_features_in_, *self.hidden_widths, self._network_outputs())
+        inputs = self.n_features_in_ if self.x_span_ is None else self.x_span_.inputs
+        widths = (inputs, *self.hidden_widths, self._network_outputs())
         return MLP(widths, self.activation, get_backend(self.backend))
 
     def _fit_settings(self, rows: int) -> Settings:
@@ -226,20 +235,25 @@ class BALIEstimator(Parameters, Predictor):
     def _likelihood(self) -> Likelihood: ...
 
     def _relevance(
-        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session
+        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session, phase: str
     ) -> np.ndarray | None:
         """How much each input counts, (d,), as a first fit says; None: all alike."""
         return None
 
+    def _knows_relevance(self) -> bool:
+        """Whether inputs are scaled by their relevance."""
+        return False
+
     def _held_out(
-        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session
+        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session, **more: Any
     ) -> HeldOut | None:
-        """The settings and the noise that rows held out of a few fits speak for; None: nothing was held out."""
+        """The settings and the noise that rows held out of a few fits speak for; None: nothing was held out. ``more``
+        is the Trial's."""
         if not self._judged(len(x), settings):
             return None
         x, targets, weight = joined_rows(gathered(x), gathered(targets), gathered(weight))  # of a file only now
         core, kind = (self._network(), self._likelihood()), self._predictive_kind(settings)
-        trial = Trial(x, targets, weight, *core, self._predict_seed, self.validation_fraction, kind, session)
+        trial = Trial(x, targets, weight, *core, self._predict_seed, self.validation_fraction, kind, session, **more)
         return best_held_out(trial, settings, self.settings or {})
 
     def _judged(self, rows: int, settings: Settings) -> bool:

@@ -25,6 +25,7 @@ Ways: TypeAlias = tuple[tuple[dict[str, Any], ...], ...]
 Judge: TypeAlias = Callable[[Settings], HeldOut | None]
 REGRESSION: Ways = (({"prior_precision": 0.003, "max_temperature": 0.03},),)  # curves that the defaults take for noise
 CLASSIFICATION: Ways = (({"prior_precision": 0.06}, {"prior_precision": 0.25}), ({"prior_precision": 0.003},))
+PLAIN: dict[str, Any] = {"joint_iterations": 0, "trust_region": False}  # what one exact layer has no use for
 LINEAR: Ways = (({"prior_precision": 0.25}, {"prior_precision": 4.0}),)  # of classes without hidden layers
 
 
@@ -34,9 +35,10 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     The variants lie on ways (REGRESSION, CLASSIFICATION) that are followed as long as it gets better, the first that
     gets better to its end and no other; for classes, better by a standard error of the difference: the default prior
     precision suits most tables. The network is then compared with the one without hidden layers: of a regression that
-    one has to be better by a standard error, of classes, which overfit sooner, the best of its way (LINEAR) is taken
-    unless the network is better by one. All see the same rows held out. Settings named in ``chosen`` stay. None if a
-    fit was interrupted or there are fewer than FEWEST_ROWS.
+    one has to be better by a standard error; of classes and of wide tables, which overfit sooner, it is taken unless
+    the network is better by one: of classes the best of its way (LINEAR), of a regression on a wide table with the
+    noise that held-out rows speak for, as the rows of a fit may have chosen the inputs that it sees. All see the same
+    rows held out. Settings named in ``chosen`` stay. None if a fit was interrupted or there are fewer than FEWEST_ROWS.
 
     Nothing is held out of classes whose inputs occur MOST_COPIES times and more on average: a cell of a table of counts
     is in the data whole or not at all. Their fit is at the means, without draws, as there is nothing to overfit.
@@ -47,7 +49,7 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
         return HeldOut(replace(settings, gradients=gradients), float("nan"), np.empty(0))
     if len(trial.x) < FEWEST_ROWS:
         return None
-    number = count(1)
+    number, wide = count(1), trial.wide
 
     def judged(by: Callable[..., HeldOut | None], trial: Trial = trial) -> Judge:
         return lambda settings: by(trial, settings, f", variant {next(number)}")
@@ -60,10 +62,10 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     else:
         network = judged(held_out_joint if trial.predictive == "joint" else held_out_noise)
         best = _followed(REGRESSION, network, network(settings), chosen, careful=False)
-        other = None if best is None else judged(held_out_linear)(settings)
+        other = None if best is None else judged(held_out_plain if wide else held_out_linear)(settings)
     if best is None or other is None:
         return None
-    if classes:
+    if classes or wide:
         return best if _better(best, other, careful=True) else other
     return other if _better(other, best, careful=True) else best
 
@@ -102,7 +104,7 @@ def _better(one: HeldOut, other: HeldOut, careful: bool) -> bool:
 
 def held_out_linear(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
     """The same of the regression without hidden layers, whose posterior and noise are exact.   (eq:held-out-choice)"""
-    trial, settings = trial.plain, replace(settings, joint_iterations=0, trust_region=False)
+    trial, settings = trial.plain, replace(settings, **PLAIN)
     found = trial.results(settings, label)
     if found is None:
         return None
@@ -111,6 +113,12 @@ def held_out_linear(trial: Trial, settings: Settings, label: str = "") -> HeldOu
     total = np.concatenate([np.diagonal(p.covariance, axis1=1, axis2=2).astype(np.float64) for _, _, p in found])
     losses = row_losses(square, total, w)
     return HeldOut(settings, float(losses.mean()), losses, mlp=trial.mlp)
+
+
+def held_out_plain(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:
+    """``held_out_noise`` of the regression without hidden layers.   (eq:held-out-choice, eq:input-span)"""
+    found = held_out_noise(trial.plain, replace(settings, **PLAIN), label)
+    return None if found is None else replace(found, mlp=trial.plain.mlp)
 
 
 def held_out_classes(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:

@@ -34,11 +34,11 @@ def held_out_joint(trial: Trial, settings: Settings, label: str = "") -> HeldOut
         mean = np.full_like(mean, mean.mean())
     shares, eigenvalues = [], []
     for out, state, _ in found:
-        x, missing = (core.asarray(trial.x[rows].astype(np.float64)) for rows in (~out, out))
+        x, missing = (core.asarray(rows.astype(np.float64)) for rows in trial.seen(out))
         kept = None if trial.weight is None else core.asarray(trial.weight[~out])
         posterior = joint_posterior(state, Gaussian(core.asarray(mean), core), x, settings, kept)
         wide = [m.astype(np.float64) for m in state.means]
-        jacobian = weight_jacobian(trial.mlp, wide, trial.mlp.forward(wide, missing))
+        jacobian = weight_jacobian(state.mlp, wide, state.mlp.forward(wide, missing))
         shares.append(core.to_host(posterior.shares(jacobian)))
         eigenvalues.append(core.to_host(posterior.eigenvalues))
     noise, heat = most_probable_joint(square, shares, eigenvalues, mean, w, settings.noise_floor, known.ndim == 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from .streaming import stream_settings
 from .threads import calm_threads
 from .trial import HeldOut, with_enough_noise
 from .validation import as_generator
+from .wide import InputMap, InputMaps, Span, first_state, is_wide
 
 
 def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbacks: Any, session: Session) -> Any:
@@ -44,24 +46,28 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
         params = {name: v for name, v in json_params(estimator.get_params()).items() if name != "verbose"}
         session.checkpoint.begin({"estimator": type(estimator).__name__, **params}, generator)
     estimator._predict_seed = int(generator.integers(2**63))
-    relevance, held_out = estimator._relevance(*data, estimator._fit_settings(len(data[0])), session), None
-    settings = estimator._table_settings(len(data[0]))
-    if not _ended(session):
-        if relevance is not None:
-            estimator.x_scaler_ = replace(estimator.x_scaler_, scale=estimator.x_scaler_.scale / relevance)
-            data = (data[0] * relevance.astype(estimator._dtype), *data[1:])
-        held_out = estimator._held_out(*data, settings, session)
-        settings = settings if held_out is None else held_out.settings
+    seen, held_out = (_judged_wide if is_wide(data[0]) else _judged)(estimator, data, session)
+    ended = _ended(session)
+    if ended:  # the model is the fit that was under way
+        assert session.inputs is not None
+        seen, held_out = session.inputs, None
+    estimator._see(seen)
+    data = (seen(data[0]), *data[1:])
+    settings = estimator._table_settings(len(data[0])) if held_out is None else held_out.settings
     result = session.last
-    if not _ended(session):
+    if not ended:
         backend = get_backend(estimator.backend)
         x, targets, weight = estimator._moved(data, backend)
         more: dict[str, Any] = {"sample_weight": weight, "callbacks": callbacks}
         if test is not None:
             watched = tuple(gathered(rows) for rows in estimator._later_data(*test, None))
             more["test"] = estimator._moved(watched, backend)[:2]
-        chosen = None if held_out is None else held_out.mlp
-        core = chosen or estimator._network(), estimator._likelihood()
+        network = estimator._network()
+        if held_out is not None and held_out.mlp is not None:
+            network = replace(held_out.mlp, widths=(network.widths[0], *held_out.mlp.widths[1:]))
+        core = network, estimator._likelihood()
+        if estimator.x_span_ is not None:
+            more["state"] = first_state(*core, generator, settings, estimator._dtype)
         with warnings.catch_warnings():
             if estimator._planned(settings):
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -77,6 +83,38 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
     if session.interrupted():
         _tell_interrupted(session, estimator.n_iter_, len(data[0]))
     return estimator
+
+
+def _judged(estimator: Any, data: tuple[Any, ...], session: Session) -> tuple[InputMap, HeldOut | None]:
+    """How the fit proper is to see its inputs, scaled by their relevance, and what held-out rows said."""
+    rows = len(data[0])
+    relevance = estimator._relevance(*data, estimator._fit_settings(rows), session, "relevance")
+    if _ended(session):
+        return InputMap(estimator._dtype), None
+    session.inputs = seen = InputMap(estimator._dtype, relevance)
+    return seen, estimator._held_out(seen(data[0]), *data[1:], estimator._table_settings(rows), session)
+
+
+def _judged_wide(estimator: Any, data: tuple[Any, ...], session: Session) -> tuple[InputMap, HeldOut | None]:
+    """The same of no more rows than inputs, where each fit sees its inputs as its own rows alone say, and held-out rows
+    also say whether it is better off with relevance or without.   (eq:input-span, eq:held-out-choice)"""
+    x, y, weight = data
+    first, settings = estimator._fit_settings(len(x)), estimator._table_settings(len(x))
+
+    def relevance(x: Any, y: Any, weight: Any, name: str) -> np.ndarray | None:
+        found: np.ndarray | None = estimator._relevance(x, y, weight, first, session, f"relevance{name}")
+        return found
+
+    maps, best, chosen = InputMaps(relevance, estimator._dtype), None, estimator._knows_relevance()
+    estimator.x_span_ = Span.of_rows(x)  # so many inputs the network has, more or less
+    for way in (True, False) if chosen else (False,):
+        if not _ended(session):
+            label = ", inputs alike" if chosen and not way else ""
+            trial = {"inputs": partial(maps.learnt, way), "label": label}
+            held = estimator._held_out(x, y, weight, settings, session, **trial)
+            if held is not None and (best is None or held.loss < best.loss):
+                best, chosen = held, way
+    return maps.learnt(chosen and not _ended(session), x, y, weight, ""), best
 
 
 def _as_judged(estimator: Any, held: HeldOut, state: BALIState, data: tuple[Any, ...], generator: Any) -> BALIState:

@@ -16,6 +16,7 @@ from .scales import Standardizer
 from .state import BALIState, LayerState
 from .statistics import LayerStatistics
 from .training import IterationRecord
+from .wide import Span
 
 _SUMS = ("gram", "cross", "target_gram", "curvature")
 SMALLEST, LARGEST = np.finfo(np.float64).tiny, np.finfo(np.float64).max
@@ -158,6 +159,16 @@ def unpacked_scaler(name: str, arrays: dict[str, np.ndarray], columns: int, what
     if not np.all(parts[1] > 0):
         raise ModelFileError(f"{what} must be positive")
     return Standardizer(*parts)
+
+
+def unpacked_span(name: str, arrays: dict[str, np.ndarray], inputs: int) -> Span:
+    """The span whose basis is ``arrays[name]``, of a network with so many inputs."""
+    basis = arrays[name]
+    if basis.ndim != 2 or basis.dtype != np.float64 or basis.shape[1] + 1 != inputs or not np.all(np.isfinite(basis)):
+        raise ModelFileError(f"the span of the inputs does not fit the network: it must have {inputs - 1} columns")
+    if not np.allclose(basis.T @ basis, np.eye(inputs - 1), atol=1e-6):
+        raise ModelFileError("the span of the inputs must have an orthonormal basis")
+    return Span(basis)
 
 
 def _checked(what: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

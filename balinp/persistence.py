@@ -23,6 +23,7 @@ from .packing import (
     unpacked_generator,
     unpacked_record,
     unpacked_scaler,
+    unpacked_span,
     unpacked_state,
 )
 
@@ -47,6 +48,8 @@ def save_estimator(estimator: Any, path: str | Path, extra: Any = None) -> None:
         extra=extra,
     )
     pack_scaler("x_scaler", estimator.x_scaler_, arrays)
+    if estimator.x_span_ is not None:
+        arrays["x_span"] = estimator.x_span_.basis
     if hasattr(estimator, "classes_"):
         arrays["classes"] = (
             estimator.classes_.astype(str) if estimator.classes_.dtype.kind == "O" else estimator.classes_
@@ -84,6 +87,9 @@ def _unpacked(header: dict[str, Any], arrays: dict[str, np.ndarray], backend: Ba
     estimator._dtype = dtype.type
     estimator.state_ = unpacked_state(header, arrays, dtype, backend)
     inputs, outputs = estimator.state_.mlp.widths[0], estimator.state_.mlp.widths[-1]
+    if "x_span" in arrays:
+        estimator.x_span_ = unpacked_span("x_span", arrays, inputs)
+        inputs = len(estimator.x_span_.basis)
     estimator.history_ = [unpacked_record(record) for record in header["history"]]
     estimator.n_iter_, estimator.converged_ = checked_count(header, "n_iter"), bool(header["converged"])
     estimator.n_rows_seen_ = checked_number(header, "n_rows_seen", SMALLEST, MOST_ROWS)

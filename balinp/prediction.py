@@ -20,6 +20,7 @@ from .scales import Standardizer
 from .state import BALIState
 from .threads import calm_threads
 from .validation import Rows, as_features, as_generator
+from .wide import Span
 
 PREDICTED_BYTES = 2**26  # that the rows which ``predict`` works on at once take
 PREDICTIVE_ROWS = 1024  # the predictive's own blocks: whole ones, so that the bits are the same
@@ -38,6 +39,7 @@ class Predictor(ABC):
     backend: str
     hidden_widths: tuple[int, ...]
     x_scaler_: Standardizer
+    x_span_: Span | None = None
     state_: BALIState
     n_features_in_: int
     _dtype: Any = np.float64  # of the core's arrays; the data that fit gets decide
@@ -77,7 +79,7 @@ class Predictor(ABC):
 
     def _predictive_of(self, features: Rows) -> Predictive:
         """The predictive at checked features, all in memory."""
-        x = self.x_scaler_.transform(gathered(features), self._dtype)
+        x = self._scaled(gathered(features))
         if not np.all(np.isfinite(x)):
             raise InvalidArgumentError("X lies too far from the training data to be represented; check its units")
         core, weights = self.state_.mlp.backend, sum(d * k for d, k in self.state_.mlp.shapes)
@@ -96,6 +98,11 @@ class Predictor(ABC):
                 "X lies so far from the training data that the prediction overflows; check its units"
             )
         return predictive
+
+    def _scaled(self, features: Rows) -> Any:
+        """Checked features as the network's inputs."""
+        x = self.x_scaler_.transform(features, self._dtype)
+        return x if self.x_span_ is None else self.x_span_.transform(gathered(x), self._dtype)
 
     def _in_closed_form(self) -> bool:
         """Whether predictions are by no draws: where that was asked for, or is exact and nothing else was."""

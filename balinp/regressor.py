@@ -119,7 +119,7 @@ class BALIRegressor(BALIEstimator):
         check_integer("n_samples", n_samples, 1)
         generator = as_generator(random_state)
         features = as_features(self._host(X), self.n_features_in_, self._names())
-        x = self.x_scaler_.transform(gathered(features), self._dtype)
+        x = self._scaled(gathered(features))
         core = self.state_.mlp.backend
         if self.predicts_jointly():
             drawn: Any = mapped(predict_joint(self.state_, core.asarray(x)), core.to_host)
@@ -190,13 +190,17 @@ class BALIRegressor(BALIEstimator):
         return replace(settings, **{name: value for name, value in {**JOINT, **few}.items() if name not in given})
 
     def _relevance(
-        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session
+        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session, phase: str
     ) -> np.ndarray | None:
-        if not self.relevance or self.preset is not None or not self.hidden_widths or x.shape[1] == 1:
+        if not self._knows_relevance() or x.shape[1] == 1:
             return None
         start: Any = self._likelihood()
         settings = self._surer(settings, x.shape[0])
-        return input_relevance(x, targets, weight, self._network(), start, settings, self._predict_seed, session)
+        seed = self._predict_seed
+        return input_relevance(x, targets, weight, self._network(), start, settings, seed, session, phase)
+
+    def _knows_relevance(self) -> bool:
+        return self.relevance and self.preset is None and bool(self.hidden_widths)
 
     def _surer(self, settings: Settings, rows: int) -> Settings:
         """``settings`` with NOISE_FLOOR where held-out rows will tell what noise there is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from .mlp import MLP
 from .rows import RowSource, on_backend
 from .session import Session
 from .settings import Settings
+from .wide import InputMap, Span, first_state, is_wide
 
 ITERATIONS = 300  # of the first fit; the order of the inputs shows long before the fit has converged
 LEAST = 0.3  # relevance of an input at least: that a first fit uses it little is no proof that it does not count
@@ -27,22 +29,34 @@ def input_relevance(
     settings: Settings,
     seed: int,
     session: Session | None = None,
+    phase: str = "relevance",
 ) -> np.ndarray:
     """r_d = ‖M_d‖/√(mean ‖M‖²), the size of input d's first-layer weights after a fit of their own, (D,).
     (eq:input-relevance)
 
     A fit on x · r has, for the weights of x itself, the prior N(0, r_d²/τ): inputs that did not count are kept from
     counting by accident, with one τ per layer as before. An input that is the same in all rows says nothing of itself:
-    r_d = 1. Shapes: x (N, D), y (N, K), weight (N,), on the host.
+    r_d = 1. Of no more rows than inputs the fit is in coordinates of their span (eq:input-span). Shapes: x (N, D),
+    y (N, K), weight (N,), on the host.
     """
-    core, short = mlp.backend, replace(settings, max_iterations=min(settings.max_iterations, ITERATIONS))
+    short = replace(settings, max_iterations=min(settings.max_iterations, ITERATIONS))
+    run, generator, span = session or Session(), np.random.default_rng(seed), None
+    more: dict[str, Any] = {"inputs": InputMap(x.dtype)}
+    if is_wide(x):
+        span = Span.of_rows(x)
+        more["inputs"] = InputMap(x.dtype, None, span)
+        x, mlp = span.transform(x, x.dtype), span.network(mlp)
+        more["state"] = first_state(mlp, likelihood, generator, short, x.dtype)
+    core = mlp.backend
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it need not converge
         rows = on_backend(x, core), on_backend(y, core)
         w = on_backend(weight, core)
-        run, generator = session or Session(), np.random.default_rng(seed)
-        state = run.fit("relevance", *rows, mlp, likelihood, generator, short, sample_weight=w).state
-    size = np.sqrt(np.mean(core.to_host(state.means[0]).astype(np.float64)[:-1] ** 2, axis=1))
+        state = run.fit(phase, *rows, mlp, likelihood, generator, short, sample_weight=w, **more).state
+    weights = core.to_host(state.means[0]).astype(np.float64)[:-1]
     seen = np.diagonal(core.to_host(state.layers[0].statistics.gram))[:-1] > 0
+    if span is not None:
+        weights, seen = span.weights(weights), np.any(span.basis != 0, axis=1)
+    size = np.sqrt(np.mean(weights**2, axis=1))
     mean = np.sqrt(np.mean(size[seen] ** 2)) if np.any(seen) else 0.0
     return np.where(seen, np.maximum(size / mean, LEAST), 1.0) if mean > 0 else np.ones_like(size)

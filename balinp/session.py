@@ -14,6 +14,7 @@ from .mlp import MLP
 from .settings import Settings
 from .state import BALIState
 from .training import Callback, FitResult, IterationRecord, fit
+from .wide import InputMap
 
 LOGGER = logging.getLogger("balinp")
 
@@ -38,6 +39,7 @@ class Session:
         self._interruption = interruption or Interruption()
         self.last: FitResult | None = None  # of the fit called ``phase``, on so many ``rows``
         self.phase, self.rows = "", 0
+        self.inputs: InputMap | None = None
 
     def interrupted(self) -> bool:
         """Whether the fits have been asked to end."""
@@ -54,9 +56,11 @@ class Session:
         settings: Settings,
         *,
         callbacks: Callback | Sequence[Callback] | None = None,
+        inputs: InputMap | None = None,
         **more: Any,
     ) -> FitResult:
-        """``balinp.fit``, accompanied; ``phase`` is its name in the log and in the checkpoint."""
+        """``balinp.fit``, accompanied; ``phase`` is its name in the log and in the checkpoint, ``inputs`` what made x
+        of the standardised inputs, if it is another than before."""
         own = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
         budget, start = settings.max_iterations, time.perf_counter()
         self.say(logging.INFO, f"{phase}: {len(x)} rows, at most {budget} iterations", phase, None, budget)
@@ -68,7 +72,7 @@ class Session:
 
         place = None if self.checkpoint is None else self.checkpoint.part(phase)
         more |= {"callbacks": [note, *own], "checkpoint": place, "interrupted": self.interrupted}
-        self.phase, self.rows = phase, len(x)
+        self.phase, self.rows, self.inputs = phase, len(x), inputs or self.inputs
         self.last = result = fit(x, y, mlp, likelihood, generator, settings, **more)
         end = "interrupted" if result.interrupted else "converged" if result.converged else "ended"
         text = f"{phase}: {end} after iteration {result.state.iteration}, {time.perf_counter() - start:.1f} s"

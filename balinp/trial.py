@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from .predictive import Predictive, predict_linearized, predict_monte_carlo
 from .session import Session
 from .settings import Settings
 from .state import BALIState
+from .wide import InputMap, first_state
 
 FOLDS, DRAWS = 2, 100
 FEW_ROWS, MOST_FOLDS = 60, 5  # of fewer rows two fifths are too few to tell a noise
@@ -60,7 +62,8 @@ class Trial:
     Shapes: x (N, D), y (N, K) or class indices (N,), weight (N,), on the host. ``seed`` says which rows, the same for
     all settings; a fit lacks at least one. Equal rows are held out together, so that a weight of two still is a row
     twice; of classes rows of equal inputs, lest those with one label speak for what those with another are.
-    (eq:held-out-noise)
+    ``inputs(x, y, weight, name)``: what a fit on these rows sees of its inputs, of a wide table learnt from them alone;
+    ``label`` tells such trials apart in what is reported.   (eq:held-out-noise)
     """
 
     x: np.ndarray
@@ -72,6 +75,8 @@ class Trial:
     fraction: float
     predictive: str = "monte_carlo"
     session: Session = field(default_factory=Session)
+    inputs: Callable[..., InputMap] | None = None
+    label: str = ""
 
     @property
     def folds(self) -> int:
@@ -80,6 +85,11 @@ class Trial:
         if len(self.x) < FEW_ROWS:
             return min(MOST_FOLDS, int(1 / self.fraction))
         return 1 if isinstance(self.likelihood, Categorical) and len(self.x) >= ONE_FOLD_ROWS else FOLDS
+
+    @property
+    def wide(self) -> bool:
+        """Whether every fit learns what it sees of more inputs than it has rows.   (eq:input-span)"""
+        return self.inputs is not None
 
     @property
     def copies(self) -> float:
@@ -112,15 +122,32 @@ class Trial:
         for k in range(self.folds):
             out = (place >= k * share) & (place < (k + 1) * share)  # of places in [0, 1), one at least
             kept = None if self.weight is None else core.asarray(self.weight[~out])
+            name, mlp = f"held-out rows {k + 1} of {self.folds}{self.label}{label}", self.mlp
+            x, missing = self.seen(out)
+            more: dict[str, Any] = {"inputs": self.map_without(out)}
+            if self.wide:
+                mlp = replace(mlp, widths=(x.shape[1], *mlp.widths[1:]))
+                more["state"] = first_state(mlp, self.likelihood, generator, settings, x.dtype)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the fit on all rows says it
-                rows = core.asarray(self.x[~out]), core.asarray(self.y[~out]), self.mlp, self.likelihood
-                name = f"held-out rows {k + 1} of {self.folds}{label}"
-                result = self.session.fit(name, *rows, generator, settings, sample_weight=kept)
+                rows = core.asarray(x), core.asarray(self.y[~out]), mlp, self.likelihood
+                result = self.session.fit(name, *rows, generator, settings, sample_weight=kept, **more)
             if result.interrupted:
                 return None
-            found.append((out, result.state, self.predicted(result.state, self.x[out], generator)))
+            found.append((out, result.state, self.predicted(result.state, missing, generator)))
         return found
+
+    def seen(self, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs of the rows kept and of those that are ``out`` (N,) of a fit, as that fit sees them.
+        (eq:held-out-noise, eq:input-span)"""
+        seen = self.map_without(out)
+        return (self.x[~out], self.x[out]) if seen is None else (seen(self.x[~out]), seen(self.x[out]))
+
+    def map_without(self, out: np.ndarray) -> InputMap | None:
+        """What made those of the standardised inputs.   (eq:input-span)"""
+        kept = None if self.weight is None else self.weight[~out]
+        name = f", without row {np.argmax(out) + 1} and others"
+        return None if self.inputs is None else self.inputs(self.x[~out], self.y[~out], kept, name)
 
     def squared_residuals(self, found: list[tuple[np.ndarray, BALIState, Predictive]]) -> np.ndarray:
         """The squared residuals (n, K) of the rows held out, one fit's after another's.   (eq:held-out-noise)"""

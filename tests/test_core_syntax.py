@@ -28,6 +28,7 @@ SHELL |= {
     "schema",
     "table",
     "validation",
+    "wide",
     "__init__",
     "__main__",
 }
