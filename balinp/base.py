@@ -178,6 +178,8 @@ class BALIEstimator(Parameters, Predictor):
 
     def _see(self, seen: InputMap) -> None:
         """Take in what the fit sees of its inputs."""
+        if seen.offset is not None:
+            self.x_scaler_ = replace(self.x_scaler_, offset=self.x_scaler_.offset + seen.offset * self.x_scaler_.scale)
         if seen.relevance is not None:
             self.x_scaler_ = replace(self.x_scaler_, scale=self.x_scaler_.scale / seen.relevance)
         self.x_span_ = seen.span
@@ -236,7 +238,7 @@ class BALIEstimator(Parameters, Predictor):
     def _likelihood(self) -> Likelihood: ...
 
     def _relevance(
-        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session, phase: str
+        self, x: Rows, y: Rows, w: Rows | None, settings: Settings, session: Session, phase: str, seen: InputMap | None
     ) -> np.ndarray | None:
         """How much each input counts, (d,), as a first fit says; None: all alike."""
         return None

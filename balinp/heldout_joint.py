@@ -33,8 +33,8 @@ def held_out_joint(trial: Trial, settings: Settings, label: str = "") -> HeldOut
     if known.ndim == 0:
         mean = np.full_like(mean, mean.mean())
     shares, eigenvalues = [], []
-    for out, state, _ in found:
-        x, missing = (core.asarray(rows.astype(np.float64)) for rows in trial.seen(out))
+    for k, (out, state, _) in enumerate(found):
+        x, missing = (core.asarray(rows.astype(np.float64)) for rows in trial.seen(k, out))
         kept = None if trial.weight is None else core.asarray(trial.weight[~out])
         posterior = joint_posterior(state, Gaussian(core.asarray(mean), core), x, settings, kept)
         wide = [m.astype(np.float64) for m in state.means]

@@ -99,7 +99,8 @@ def _measures(e: Evaluation) -> str:
 def _fit_facts(model: Any) -> list[tuple[str, str]]:
     history = model.history_
     widths = " – ".join(str(width) for width in model.state_.mlp.widths)
-    facts = [("estimator", type(model).__name__), ("network", f"{widths}, {model.activation}")]
+    span = "" if model.x_span_ is None else f"; {model.n_features_in_} inputs seen in the span of the rows"
+    facts = [("estimator", type(model).__name__), ("network", f"{widths}, {model.activation}{span}")]
     facts += [
         ("rows of the fit", f"{model.n_rows_seen_:g}"),
         ("iterations", f"{model.n_iter_} ({how_it_ended(model)})"),

@@ -15,6 +15,7 @@ from .blocks import held_rows
 from .caller import warn_caller
 from .distinct import joined_rows
 from .errors import ConvergenceWarning, InterruptedFitWarning
+from .heldout import MOST_ROWS
 from .heldout_joint import applied_jointly
 from .persistence import json_params
 from .predictive import predict_linearized, predict_monte_carlo
@@ -26,7 +27,7 @@ from .streaming import stream_settings
 from .threads import calm_threads
 from .trial import HeldOut, with_enough_noise
 from .validation import as_generator
-from .wide import InputMap, InputMaps, Span, first_state, is_wide
+from .wide import InputMap, InputMaps, Span, is_wide
 
 
 def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbacks: Any, session: Session) -> Any:
@@ -46,8 +47,12 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
         params = {name: v for name, v in json_params(estimator.get_params()).items() if name != "verbose"}
         session.checkpoint.begin({"estimator": type(estimator).__name__, **params}, generator)
     estimator._predict_seed = int(generator.integers(2**63))
-    seen, held_out = (_judged_wide if is_wide(data[0]) else _judged)(estimator, data, session)
-    ended = _ended(session)
+    wide = is_wide(data[0], estimator._fit_settings(len(data[0])))
+    if wide and len(data[0]) <= MOST_ROWS:
+        data = tuple(gathered(rows) for rows in data)
+    wide = wide and isinstance(data[0], np.ndarray)
+    seen, held_out = (_judged_wide if wide else _judged)(estimator, data, session)
+    ended = session.ended()
     if ended:  # the model is the fit that was under way
         assert session.inputs is not None
         seen, held_out = session.inputs, None
@@ -66,8 +71,6 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
         if held_out is not None and held_out.mlp is not None:
             network = replace(held_out.mlp, widths=(network.widths[0], *held_out.mlp.widths[1:]))
         core = network, estimator._likelihood()
-        if estimator.x_span_ is not None:
-            more["state"] = first_state(*core, generator, settings, estimator._dtype)
         with warnings.catch_warnings():
             if estimator._planned(settings):
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -88,10 +91,10 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
 def _judged(estimator: Any, data: tuple[Any, ...], session: Session) -> tuple[InputMap, HeldOut | None]:
     """How the fit proper is to see its inputs, scaled by their relevance, and what held-out rows said."""
     rows = len(data[0])
-    relevance = estimator._relevance(*data, estimator._fit_settings(rows), session, "relevance")
-    if _ended(session):
+    relevance = estimator._relevance(*data, estimator._fit_settings(rows), session, "relevance", None)
+    if session.ended():
         return InputMap(estimator._dtype), None
-    session.inputs = seen = InputMap(estimator._dtype, relevance)
+    session.inputs = seen = InputMap(estimator._dtype, relevance=relevance)
     return seen, estimator._held_out(seen(data[0]), *data[1:], estimator._table_settings(rows), session)
 
 
@@ -101,20 +104,20 @@ def _judged_wide(estimator: Any, data: tuple[Any, ...], session: Session) -> tup
     x, y, weight = data
     first, settings = estimator._fit_settings(len(x)), estimator._table_settings(len(x))
 
-    def relevance(x: Any, y: Any, weight: Any, name: str) -> np.ndarray | None:
-        found: np.ndarray | None = estimator._relevance(x, y, weight, first, session, f"relevance{name}")
+    def relevance(x: Any, y: Any, weight: Any, before: InputMap, name: str) -> np.ndarray | None:
+        found: np.ndarray | None = estimator._relevance(x, y, weight, first, session, f"relevance{name}", before)
         return found
 
     maps, best, chosen = InputMaps(relevance, estimator._dtype), None, estimator._knows_relevance()
     estimator.x_span_ = Span.of_rows(x)  # so many inputs the network has, more or less
     for way in (True, False) if chosen else (False,):
-        if not _ended(session):
+        if not session.ended():
             label = ", inputs alike" if chosen and not way else ""
             trial = {"inputs": partial(maps.learnt, way), "label": label}
             held = estimator._held_out(x, y, weight, settings, session, **trial)
             if held is not None and (best is None or held.loss < best.loss):
                 best, chosen = held, way
-    return maps.learnt(chosen and not _ended(session), x, y, weight, ""), best
+    return maps.learnt(chosen and not session.ended(), x, y, weight, ""), best
 
 
 def _as_judged(estimator: Any, held: HeldOut, state: BALIState, data: tuple[Any, ...], generator: Any) -> BALIState:
@@ -139,11 +142,6 @@ def how_it_ended(estimator: Any) -> str:
     settings = estimator._table_settings(round(estimator.n_rows_seen_))
     used_up = estimator._planned(settings) and estimator.n_iter_ == settings.max_iterations
     return "as planned" if used_up else "not converged"
-
-
-def _ended(session: Session) -> bool:
-    """Whether no other fit should begin: Ctrl-C came, in a fit or since, and there is a network to be the model."""
-    return session.last is not None and session.interrupted()
 
 
 def _tell_interrupted(session: Session, iteration: int, rows: int) -> None:
@@ -171,6 +169,8 @@ def learn_batch(estimator: Any, X: Any, y: Any, sample_weight: Any, first: bool)
         estimator.state_ = initial_state(*core, estimator._fit_settings(len(x)), estimator._dtype)
         estimator.history_, estimator.n_iter_, estimator.converged_, estimator.n_rows_seen_ = [], 0, False, 0.0
     else:
+        if estimator.x_span_ is not None:  # rows to come may lie outside what those of the fit span
+            estimator.state_, estimator.x_span_ = estimator.x_span_.unfolded(estimator.state_), None
         x, targets, weight = estimator._later_data(X, y, sample_weight)
         x, targets, weight = joined_rows(*(gathered(rows) for rows in (x, targets, weight)))
     rows = float(len(x) if weight is None else weight.sum())

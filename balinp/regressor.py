@@ -30,6 +30,7 @@ from .validation import (
     as_regression_targets,
     as_sample_weight,
 )
+from .wide import InputMap
 
 # A table of up to MOST_ROWS rows begins with steps of all layers together, which take it in thirty iterations to where
 # layerwise steps need hundreds; of more rows each iteration tells so much that these are not worth their passes.
@@ -190,14 +191,14 @@ class BALIRegressor(BALIEstimator):
         return replace(settings, **{name: value for name, value in {**JOINT, **few}.items() if name not in given})
 
     def _relevance(
-        self, x: Rows, targets: Rows, weight: Rows | None, settings: Settings, session: Session, phase: str
+        self, x: Rows, y: Rows, w: Rows | None, settings: Settings, session: Session, phase: str, seen: InputMap | None
     ) -> np.ndarray | None:
         if not self._knows_relevance() or x.shape[1] == 1:
             return None
         start: Any = self._likelihood()
         settings = self._surer(settings, x.shape[0])
-        seed = self._predict_seed
-        return input_relevance(x, targets, weight, self._network(), start, settings, seed, session, phase)
+        core = self._network(), start, settings, self._predict_seed
+        return input_relevance(x, y, w, *core, session, phase, seen)
 
     def _knows_relevance(self) -> bool:
         return self.relevance and self.preset is None and bool(self.hidden_widths)

@@ -45,6 +45,10 @@ class Session:
         """Whether the fits have been asked to end."""
         return self._interruption.answered()
 
+    def ended(self) -> bool:
+        """Whether no other fit should begin: Ctrl-C came, in a fit or since, and there is a network to be the model."""
+        return self.last is not None and self.interrupted()
+
     def fit(
         self,
         phase: str,

@@ -18,7 +18,7 @@ from .predictive import Predictive, predict_linearized, predict_monte_carlo
 from .session import Session
 from .settings import Settings
 from .state import BALIState
-from .wide import InputMap, first_state
+from .wide import InputMap
 
 FOLDS, DRAWS = 2, 100
 FEW_ROWS, MOST_FOLDS = 60, 5  # of fewer rows two fifths are too few to tell a noise
@@ -123,30 +123,32 @@ class Trial:
             out = (place >= k * share) & (place < (k + 1) * share)  # of places in [0, 1), one at least
             kept = None if self.weight is None else core.asarray(self.weight[~out])
             name, mlp = f"held-out rows {k + 1} of {self.folds}{self.label}{label}", self.mlp
-            x, missing = self.seen(out)
-            more: dict[str, Any] = {"inputs": self.map_without(out)}
+            x, missing = self.seen(k, out)
             if self.wide:
+                if self.session.ended():  # while it was learnt what this fit sees
+                    return None
                 mlp = replace(mlp, widths=(x.shape[1], *mlp.widths[1:]))
-                more["state"] = first_state(mlp, self.likelihood, generator, settings, x.dtype)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the fit on all rows says it
                 rows = core.asarray(x), core.asarray(self.y[~out]), mlp, self.likelihood
-                result = self.session.fit(name, *rows, generator, settings, sample_weight=kept, **more)
+                result = self.session.fit(
+                    name, *rows, generator, settings, inputs=self.map_without(k, out), sample_weight=kept
+                )
             if result.interrupted:
                 return None
             found.append((out, result.state, self.predicted(result.state, missing, generator)))
         return found
 
-    def seen(self, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The inputs of the rows kept and of those that are ``out`` (N,) of a fit, as that fit sees them.
+    def seen(self, k: int, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs of the rows kept and of those that are ``out`` (N,) of fit ``k``, as that fit sees them.
         (eq:held-out-noise, eq:input-span)"""
-        seen = self.map_without(out)
+        seen = self.map_without(k, out)
         return (self.x[~out], self.x[out]) if seen is None else (seen(self.x[~out]), seen(self.x[out]))
 
-    def map_without(self, out: np.ndarray) -> InputMap | None:
+    def map_without(self, k: int, out: np.ndarray) -> InputMap | None:
         """What made those of the standardised inputs.   (eq:input-span)"""
         kept = None if self.weight is None else self.weight[~out]
-        name = f", without row {np.argmax(out) + 1} and others"
+        name = f" for held-out rows {k + 1} of {self.folds}"
         return None if self.inputs is None else self.inputs(self.x[~out], self.y[~out], kept, name)
 
     def squared_residuals(self, found: list[tuple[np.ndarray, BALIState, Predictive]]) -> np.ndarray:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
+from .matrix_normal import MatrixNormal
 from .mlp import MLP
 from .settings import Settings
-from .state import BALIState, initial_state
+from .state import BALIState
 
 ROUNDING = 1e-8  # of a row's length: nearer than that a row lies in the span
 
 
-def is_wide(x: Any) -> TypeGuard[np.ndarray]:
-    """Whether the rows x (N, D) are in memory and no more than their inputs, N ≤ D.   (eq:input-span)"""
-    return isinstance(x, np.ndarray) and len(x) <= x.shape[1]
+def is_wide(x: Any, settings: Settings) -> bool:
+    """Whether the rows x (N, D) are no more than their inputs, N ≤ D, under a prior in proportion to these.
+    (eq:input-span)"""
+    return bool(len(x) <= x.shape[1]) and settings.prior == "independent"
 
 
 @dataclass(frozen=True)
@@ -60,34 +62,50 @@ class Span:
         """``mlp`` with the inputs that ``transform`` gives.   (eq:input-span)"""
         return replace(mlp, widths=(self.inputs, *mlp.widths[1:]))
 
+    def unfolded(self, state: BALIState) -> BALIState:
+        """``state`` of a network on ``transform``'s inputs as one of the D inputs: the same predictions, for rows to
+        come that lie outside the span. Draws of a joint posterior are left out.   (eq:input-span)"""
+        first, core = state.layers[0], state.mlp.backend
+        q, sums, V, c = first.posterior, first.statistics, self.basis, self.unit
+        wanted = q.row_precision, sums.gram, q.mean, sums.cross
+        P, U, M, R = (core.to_host(part).astype(np.float64) for part in wanted)
+        back = np.zeros((self.inputs + 1, len(V) + 1))  # the way back: x = B′z′ in the span, and the bias
+        back[: self.inputs - 1, :-1], back[-1, -1] = V.T / c, 1
+        precision = back.T @ P @ back
+        precision[:-1, :-1] += P[-2, -2] / c**2 * (np.eye(len(V)) - V @ V.T)
 
-def first_state(mlp: MLP, likelihood: Any, generator: Any, settings: Settings, dtype: Any) -> BALIState:
-    """``initial_state`` for a ``Span``'s inputs, with weights zero for the last: as no row of the fit lies outside the
-    span, they would stay as they were drawn, and move every new row the same way.   (eq:input-span)"""
-    state = initial_state(mlp, likelihood, generator, settings, dtype)
-    first = state.layers[0]
-    mean = mlp.backend.xp.array(first.posterior.mean)
-    mean[-2] = 0  # the last row is the bias
-    return replace(state, layers=(replace(first, posterior=first.posterior.with_mean(mean)), *state.layers[1:]))
+        def there(array: np.ndarray) -> Any:
+            return core.asarray(array, dtype=q.mean.dtype)
+
+        mean = np.vstack([self.weights(M[:-1]), M[-1:]])
+        posterior = MatrixNormal(there(mean), there(precision), q.column_covariance, core)
+        sums = replace(sums, gram=there(back.T @ U @ back), cross=there(back.T @ R))
+        layer = replace(first, posterior=posterior, statistics=sums, prior_precision=first.prior_precision / c**2)
+        mlp = replace(state.mlp, widths=(len(V), *state.mlp.widths[1:]))
+        return replace(state, mlp=mlp, layers=(layer, *state.layers[1:]), deviations=None)
 
 
 @dataclass(frozen=True)
 class InputMap:
-    """Inputs as a fit sees them: scaled by their ``relevance`` (D,), of a wide table in the coordinates of ``span``.
-    (eq:input-span, eq:input-relevance)"""
+    """Standardised inputs as a fit sees them: less their mean over its rows, ``offset`` (D,), scaled by their
+    ``relevance`` (D,) and, of a wide table, in the coordinates of ``span``.   (eq:input-span, eq:input-relevance)"""
 
     dtype: Any
+    offset: np.ndarray | None = None
     relevance: np.ndarray | None = None
     span: Span | None = None
 
     def __call__(self, x: Any) -> Any:
-        scaled = x if self.relevance is None else x * self.relevance.astype(self.dtype)
-        return scaled if self.span is None else self.span.transform(scaled, self.dtype)
+        if self.offset is not None:
+            x = x.astype(np.float64) - self.offset
+        if self.relevance is not None:
+            x = x * self.relevance.astype(x.dtype)
+        return x if self.span is None else self.span.transform(x, self.dtype)
 
 
 class InputMaps:
-    """The InputMap of every fit of a wide table, learnt once, where wanted with ``relevance(x, y, weight, name)``, (D,)
-    or None.   (eq:input-span)"""
+    """The InputMap of every fit of a wide table, learnt once; ``relevance(x, y, weight, before, name)``, (D,) or None,
+    is of inputs x that ``before`` has made.   (eq:input-span)"""
 
     def __init__(self, relevance: Callable[..., np.ndarray | None], dtype: Any):
         self._relevance, self._dtype = relevance, dtype
@@ -96,6 +114,8 @@ class InputMaps:
     def learnt(self, relevant: bool, x: np.ndarray, y: np.ndarray, weight: Any, name: str) -> InputMap:
         """That of the fit called ``name``, on rows x (N, D), y (N, K), weight (N,).   (eq:input-span)"""
         if (relevant, name) not in self._known:
-            scaled = InputMap(self._dtype, self._relevance(x, y, weight, name) if relevant else None)
-            self._known[relevant, name] = replace(scaled, span=Span.of_rows(scaled(x)))
+            seen = InputMap(self._dtype, np.average(x.astype(np.float64), axis=0, weights=weight))
+            if relevant:
+                seen = replace(seen, relevance=self._relevance(seen(x), y, weight, seen, name))
+            self._known[relevant, name] = replace(seen, span=Span.of_rows(seen(x)))
         return self._known[relevant, name]

@@ -88,7 +88,7 @@ def models(seed: int, classes: bool) -> Iterator[tuple[str, Any, bool]]:
         yield "Bayesian ridge", make_pipeline(StandardScaler(), BayesianRidge()), True
 
 
-def _never(x: Any) -> bool:
+def _never(*_: Any) -> bool:
     return False
 
 
