@@ -36,9 +36,10 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     gets better to its end and no other; for classes, better by a standard error of the difference: the default prior
     precision suits most tables. The network is then compared with the one without hidden layers: of a regression that
     one has to be better by a standard error; of classes and of wide tables, which overfit sooner, it is taken unless
-    the network is better by one: of classes the best of its way (LINEAR), of a regression on a wide table with the
-    noise that held-out rows speak for, as the rows of a fit may have chosen the inputs that it sees. All see the same
-    rows held out. Settings named in ``chosen`` stay. None if a fit was interrupted or there are fewer than FEWEST_ROWS.
+    the network is better by one: of classes the best of its way (LINEAR); of a regression on a wide table by two, as
+    every new row lies outside what the fit has seen, and its noise is the one that held-out rows speak for, as the rows
+    of the fit may have chosen the inputs that it sees. All see the same rows held out. Settings named in ``chosen``
+    stay. None if a fit was interrupted or there are fewer than FEWEST_ROWS.
 
     Nothing is held out of classes whose inputs occur MOST_COPIES times and more on average: a cell of a table of counts
     is in the data whole or not at all. Their fit is at the means, without draws, as there is nothing to overfit.
@@ -56,23 +57,21 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
 
     if classes:
         network, linear = judged(held_out_classes), judged(held_out_classes, trial.plain)
-        best = _followed(CLASSIFICATION, network, network(settings), chosen, careful=True)
-        other = None if best is None else _followed(LINEAR, linear, linear(settings), chosen, careful=False)
+        best = _followed(CLASSIFICATION, network, network(settings), chosen, careful=1)
+        other = None if best is None else _followed(LINEAR, linear, linear(settings), chosen, careful=0)
         other = None if other is None else replace(other, mlp=trial.plain.mlp)
     else:
         network = judged(held_out_joint if trial.predictive == "joint" else held_out_noise)
-        best = _followed(REGRESSION, network, network(settings), chosen, careful=False)
+        best = _followed(REGRESSION, network, network(settings), chosen, careful=0)
         other = None if best is None else judged(held_out_plain if wide else held_out_linear)(settings)
     if best is None or other is None:
         return None
     if classes or wide:
-        return best if _better(best, other, careful=True) else other
-    return other if _better(other, best, careful=True) else best
+        return best if _better(best, other, careful=1 if classes else 2) else other
+    return other if _better(other, best, careful=1) else best
 
 
-def _followed(
-    ways: Ways, judge: Judge, start: HeldOut | None, chosen: Collection[str], careful: bool
-) -> HeldOut | None:
+def _followed(ways: Ways, judge: Judge, start: HeldOut | None, chosen: Collection[str], careful: int) -> HeldOut | None:
     """The best that ``judge`` found along the first of the ``ways`` that gets better, or ``start``; None: interrupted.
     (eq:held-out-choice)"""
     if start is None:
@@ -95,11 +94,11 @@ def _followed(
     return best
 
 
-def _better(one: HeldOut, other: HeldOut, careful: bool) -> bool:
-    """Whether the rows held out are more probable under ``one``; ``careful``: by a standard error of the difference.
+def _better(one: HeldOut, other: HeldOut, careful: int) -> bool:
+    """Whether the rows held out are more probable under ``one``, by ``careful`` standard errors of the difference.
     (eq:held-out-choice)"""
     differences = other.losses - one.losses
-    return one.loss + (float(differences.std() / len(differences) ** 0.5) if careful else 0.0) < other.loss
+    return one.loss + careful * float(differences.std() / len(differences) ** 0.5) < other.loss
 
 
 def held_out_linear(trial: Trial, settings: Settings, label: str = "") -> HeldOut | None:

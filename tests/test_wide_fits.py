@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 
 from balinp import (
+    MLP,
     BALIClassifier,
     BALIRegressor,
+    Gaussian,
     InterruptedFitWarning,
     ModelFileError,
+    Settings,
     fit,
 )
 from balinp.cli import main
 from balinp.files import read_arrays, write_arrays
+from balinp.heldout import best_held_out
 from balinp.persistence import MODEL
+from balinp.trial import HeldOut, Trial
+from balinp.wide import InputMaps
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 QUICK = {"max_iterations": 20, "random_state": 0}
@@ -139,3 +146,20 @@ def test_the_report_says_that_the_network_has_fewer_inputs(tmp_path):
     assert main(["fit", table, "--target", "y", "--out", model, "--hidden", "4", "--max-iterations", "10"]) == 0
     assert main(["report", model, table, "--html", page]) == 0
     assert "; 25 inputs seen in the span of the rows" in (tmp_path / "wide.html").read_text()
+
+
+def test_hidden_layers_need_two_standard_errors(monkeypatch):
+    """Of a wide regression; a network that is better by 1.5 of them does not get in, one that is by 2.5 does."""
+    rng = np.random.default_rng(0)
+    x, y, gains = rng.standard_normal((20, 30)), rng.standard_normal((20, 1)), rng.standard_normal(20)
+    gains = (gains - gains.mean()) / gains.std()
+    maps = InputMaps(lambda *_: None, np.float64)
+    trial = Trial(x, y, None, MLP((30, 3, 1)), Gaussian(np.ones(1)), 0, 0.2, inputs=partial(maps.learnt, False))
+    for errors, hidden in ((1.5, False), (2.5, True)):
+
+        def judged(trial, settings, label):
+            losses = np.zeros(20) if len(trial.mlp.widths) == 2 else gains - errors / 20**0.5  # noqa: B023
+            return HeldOut(settings, float(losses.mean()), losses, Gaussian(np.ones(1)))
+
+        monkeypatch.setattr("balinp.heldout.held_out_noise", judged)
+        assert (best_held_out(trial, Settings()).mlp is None) == hidden
