@@ -157,9 +157,9 @@ def test_held_out_rows_lie_outside_as_far_as_new_ones(rows, dtype):
 
 @pytest.mark.equation("eq:input-span")
 def test_deviations_are_as_wide_as_the_errors(monkeypatch):
-    """Sixty rows of 200 inputs that all count a little: the 90 % intervals hold .87 of new rows, on the mean of three
-    tables (.84 of eight, which vary by .075: three others would be below .77 in one case of twenty); with relevance
-    learnt from all rows, those to be held out included, .67."""
+    """Sixty rows of 200 inputs that all count a little: the 90 % intervals hold .84 of new rows, on the mean of three
+    tables (.82 of eight, which vary by .09: three others would be below .77 in one case of six); with relevance learnt
+    from all rows, those to be held out included, .68."""
 
     def coverage():
         found = []
