@@ -128,7 +128,7 @@ def _as_judged(estimator: Any, held: HeldOut, state: BALIState, data: tuple[Any,
     if held.posterior_noise is not None:
         return applied_jointly(held, state, x, y, weight, generator, estimator.draws)
     state = held.applied(state)
-    if estimator._predictive_kind(held.settings) == "linearized":
+    if estimator._in_closed_form():
         return with_enough_noise(state, predict_linearized(state, x), y, weight)
     own = np.random.default_rng(estimator._predict_seed)
     return with_enough_noise(state, predict_monte_carlo(state, x, own, estimator.draws), y, weight)

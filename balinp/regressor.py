@@ -195,9 +195,7 @@ class BALIRegressor(BALIEstimator):
     ) -> np.ndarray | None:
         if not self._knows_relevance() or x.shape[1] == 1:
             return None
-        start: Any = self._likelihood()
-        settings = self._surer(settings, x.shape[0])
-        core = self._network(), start, settings, self._predict_seed
+        core: Any = self._network(), self._likelihood(), self._surer(settings, x.shape[0]), self._predict_seed
         return input_relevance(x, y, w, *core, session, phase, seen)
 
     def _knows_relevance(self) -> bool:

@@ -4,9 +4,9 @@ Run: python benchmarks/gpu.py [--data FOLDER] [--repeats 7]    (needs CuPy and a
 
 FOLDER holds mnist_10k.npz and uci_power.npz as for examples/. Sections, each as a table:
 
-- iterations: one full-batch iteration (``bali_step``, default settings after the warm-up) on NumPy with all cores and
-  on the GPU, and the bare cuBLAS and cuSOLVER calls of the same shapes (the short list of benchmarks/iteration.py);
-  medians, GPU times by device events.
+- iterations: one full-batch iteration (``bali_step``, default settings after the warm-up) on NumPy (with one BLAS
+  thread or all, whichever is faster), on the GPU, and the bare cuBLAS and cuSOLVER calls of the same shapes (the short
+  list of benchmarks/iteration.py); medians, GPU times by device events.
 - waits: kernels, copies and waits of one iteration, counted by CUPTI through PyTorch's profiler.
 - memory: the peak of the device's memory during an iteration, without the data, over N.
 - the same numbers: two fits with one seed on the GPU, bit by bit; and the GPU's predictions against NumPy's.

@@ -19,7 +19,7 @@ from balinp import (
     predict_linearized,
 )
 from balinp.metrics import interval_coverage
-from balinp.relevance import input_relevance
+from balinp.relevance import LEAST, input_relevance
 from balinp.testing import assert_residual, comparison_residual, condition_number
 from balinp.trial import Trial
 from balinp.wide import InputMaps, Span, is_wide
@@ -99,7 +99,7 @@ def test_an_input_that_is_the_same_in_all_rows_has_relevance_one():
     x[:, [0, 31, 59]] = 0
     r = input_relevance(x, y, None, MLP((60, 5, 1)), Gaussian(np.ones(1)), Settings(max_iterations=30), 0)
     assert np.all(r[[0, 31, 59]] == 1)
-    assert np.mean(np.delete(r, [0, 31, 59]) ** 2) == pytest.approx(1, abs=0.05), "raised to 0.3 where it is below"
+    assert 1 <= np.mean(np.delete(r, [0, 31, 59]) ** 2) <= 1 + LEAST**2, "1, and what the floor adds"
 
 
 @pytest.mark.equation("eq:input-span")
@@ -140,7 +140,8 @@ def test_a_fit_sees_nothing_of_the_rows_it_lacks():
 @pytest.mark.parametrize("rows", [6, 40])
 def test_held_out_rows_lie_outside_as_far_as_new_ones(rows, dtype):
     """Rows are centred with those of the fit: else those held out, which are minus the sum of the rest, would lie
-    inside. The share of the length that is outside, held out and new, over a dozen tables: less than a tenth apart."""
+    inside. The share of the length that is outside, held out less new, is 0 on the mean of a dozen tables within four
+    of its standard errors (a false alarm in 500: Student's t)."""
     shares = []
     for seed in range(12):
         X = np.random.default_rng(seed).standard_normal((rows + 20, 80)).astype(dtype)
@@ -151,8 +152,8 @@ def test_held_out_rows_lie_outside_as_far_as_new_ones(rows, dtype):
         z = [seen(part).astype(np.float64) for part in (X[out], new)]
         shares.append([np.mean(part[:, -1] / np.linalg.norm(part, axis=1)) for part in z])
         assert np.all(seen(X[~out])[:, -1] == 0)
-    held, fresh = np.mean(shares, axis=0)
-    assert held == pytest.approx(fresh, rel=0.1)
+    apart = np.subtract(*np.transpose(shares))
+    assert abs(apart.mean()) < 4 * apart.std(ddof=1) / len(apart) ** 0.5
 
 
 @pytest.mark.equation("eq:input-span")
@@ -186,7 +187,8 @@ def test_deviations_are_as_wide_as_the_errors(monkeypatch):
 @pytest.mark.equation("eq:input-span")
 @pytest.mark.parametrize("kind", [BALIRegressor, BALIClassifier])
 def test_a_stream_goes_on_in_the_inputs_themselves(kind):
-    """Unfolded, the network predicts as before, inside the span and outside; then it learns from rows outside."""
+    """Unfolded, the network predicts as before, inside the span and outside; then it learns from rows outside: its
+    error is smaller than the least that a function linear in the fit's coordinates can have on the same rows."""
     rng = np.random.default_rng(0)
     X, y, new = rng.standard_normal((14, 30)), rng.integers(0, 2, 14), rng.standard_normal((5, 30))
     model = kind((3,), predictive="linearized", **QUICK).fit(X, y)
@@ -207,11 +209,12 @@ def test_a_stream_goes_on_in_the_inputs_themselves(kind):
         x = model.x_scaler_.transform(X, np.float64)
         ratio = comparison_residual(whole.layers[0].statistics.gram[:-1, :-1], x.T @ x, size=60)
         assert_residual(ratio, "XᵀX", "eq:input-span")
+    asked = rng.standard_normal((500, 30))
+    truth, seen = (asked[:, 0] > 0).astype(int), with_ones(model._scaled(asked))
+    least = np.mean((truth - seen @ np.linalg.lstsq(seen, truth)[0]) ** 2)
     for _ in range(40):
         rows = rng.standard_normal((50, 30))
         model.partial_fit(rows, (rows[:, 0] > 0).astype(int))
     assert model.x_span_ is None
     assert model.state_.mlp.widths[0] == 30
-    rows = rng.standard_normal((500, 30))
-    error = np.asarray(model.predict(rows)) - (rows[:, 0] > 0)
-    assert np.mean(error**2) < 0.2, "of 0.25, the variance of the labels"
+    assert np.mean((model.predict(asked) - truth) ** 2) < least
