@@ -195,8 +195,9 @@ class BALIRegressor(BALIEstimator):
     ) -> np.ndarray | None:
         if not self._knows_relevance() or x.shape[1] == 1:
             return None
-        core: Any = self._network(), self._likelihood(), self._surer(settings, x.shape[0]), self._predict_seed
-        return input_relevance(x, y, w, *core, session, phase, seen)
+        core: tuple[Any, Any] = self._network(), self._likelihood()
+        settings = self._surer(settings, x.shape[0])
+        return input_relevance(x, y, w, *core, settings, self._predict_seed, session, phase, seen)
 
     def _knows_relevance(self) -> bool:
         return self.relevance and self.preset is None and bool(self.hidden_widths)
