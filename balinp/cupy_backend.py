@@ -37,7 +37,7 @@ def cupy_like(name: str, cupy: Any, cupyx: Any) -> Backend:
         return cupyx.scipy.linalg.solve_triangular(factor, right, **options)
 
     linear_algebra = cholesky, solve_triangular, None, unjudged_cholesky
-    # A block costs some hundred launches however few its rows (benchmarks/gpu_output.md): few blocks, in 1 GiB.
+    # A block costs about a hundred launches however few its rows (benchmarks/gpu_output.md): few blocks, in 1 GiB.
     functions = cupyx.scipy.special.erf, cupy.asnumpy, *linear_algebra
     return Backend(name, cupy, *functions, block_rows=2**17, block_bytes=2**30)
 
