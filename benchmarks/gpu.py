@@ -242,6 +242,11 @@ def fits(folder: Path) -> Iterator[str]:
     yield "| data | backend | dtype | fit, s | predict, s | NLL | RMSE or accuracy |"
     yield "|---|---|---|---|---|---|---|"
     images, wide = {"hidden_widths": (200, 200)}, {"hidden_widths": (1024, 1024), "max_iterations": 100}
+
+    def few(folder: Path) -> tuple[np.ndarray, ...]:  # fewer rows than inputs
+        x, y, *test = mnist(folder)
+        return x[:200], y[:200], *test
+
     jobs: list[tuple[str, Callable[..., tuple], type, dict[str, Any], str, str]] = [
         ("power", power, BALIRegressor, {}, "numpy", "float64"),
         ("power", power, BALIRegressor, {}, "cupy", "float64"),
@@ -249,6 +254,8 @@ def fits(folder: Path) -> Iterator[str]:
         ("MNIST, 200-200", mnist, BALIClassifier, images, "cupy", "float64"),
         ("MNIST, 200-200", mnist, BALIClassifier, images, "cupy", "float32"),
         ("MNIST, 1024-1024", mnist, BALIClassifier, wide, "cupy", "float32"),
+        ("MNIST, 200 images", few, BALIClassifier, {}, "numpy", "float64"),
+        ("MNIST, 200 images", few, BALIClassifier, {}, "cupy", "float64"),
         ("MNIST, 200-200", mnist, BALIClassifier, images, "numpy", "float64"),
     ]
     for name, data, estimator, options, backend, dtype in jobs:

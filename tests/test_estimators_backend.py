@@ -111,6 +111,21 @@ def test_classification_is_that_of_numpy_and_comes_back_as_it_was_given(backend,
     assert set(words.predict(moved)) == {"no", "yes"}  # no device holds text
 
 
+@pytest.mark.parametrize("rows", [4, 12])  # too few to hold any out, and enough
+def test_a_table_with_more_inputs_than_rows(backend, dtype, rows):
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((rows, 15)).astype(dtype)
+    y = (X[:, 0] + 0.1 * rng.standard_normal(rows)).astype(dtype)
+    model, reference = regressor(backend=backend.name).fit(backend.asarray(X), y), regressor().fit(X, y)
+    new = rng.standard_normal((5, 15)).astype(dtype)
+    agree(model.predict(new), reference.predict(new), "mean")
+    deviations = (m.predict(new, return_std=True)[1] for m in (model, reference))
+    agree(*deviations, "deviation", SEARCHED[dtype.name])
+    labels = y > 0
+    model, reference = classifier(backend=backend.name).fit(backend.asarray(X), labels), classifier().fit(X, labels)
+    agree(on(backend, model.predict_proba(backend.asarray(new))), reference.predict_proba(new), "probabilities")
+
+
 def test_a_stream_of_batches(backend):
     X, y = data()
     model, reference = regressor(backend=backend.name), regressor()
