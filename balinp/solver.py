@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from typing import Any
 
 from .backend import Array
+from .deferred import Deferred
 from .errors import DivergenceError
 from .evidence import (
     determined_share,
@@ -26,6 +28,7 @@ from .evidence import (
 from .joint import curvature_product, first_damping, joint_regression
 from .likelihoods import Gaussian
 from .matrix_normal import MatrixNormal
+from .mlp import MLP
 from .passes import PassSums, data_loss, data_spread, data_sums
 from .regression import Prior, layer_posterior, log_evidence
 from .settings import Settings
@@ -40,13 +43,15 @@ SPREAD_ROWS = 1024  # an iteration over more rows measures the spread of the out
 @dataclass(frozen=True)
 class LayerRegression:
     """A layer's regression in coordinates centred on its mean: ``posterior.mean`` is the full step, ``step`` is S,
-    ``row_prior`` π; the two numbers are 0-d arrays, lest the host wait for each layer."""
+    ``row_prior`` π, ``parameters`` γ where a joint regression tells it; numbers are 0-d arrays, lest the host wait for
+    each layer."""
 
     posterior: MatrixNormal
     statistics: LayerStatistics
     step: Array
     row_prior: Any
     log_evidence: Any
+    parameters: Any = None
 
 
 def layer_regression(layer: LayerState, batch: LayerStatistics, rate: float, settings: Settings) -> LayerRegression:
@@ -102,11 +107,11 @@ def bali_step(
     Shapes: x (m, D), y (m, K) or labels (m,), sample_weight (m,). ``generator`` is a numpy Generator; it is asked for
     one weight draw per layer (once sampling has begun), then for the key of the rows' signs, so block_rows changes no
     draw. Raises NotPositiveDefiniteError naming the layer, DivergenceError when the loss is no longer finite.
-    (eq:ema, eq:conjugate-layer, eq:fixed-points, eq:centred-targets, eq:noise-update, eq:output-spread)
+    (eq:ema, eq:conjugate-layer, eq:fixed-points, eq:centred-targets, eq:trust-region, eq:noise-update,
+    eq:output-spread)
     """
     mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
-    joint = t < settings.joint_iterations
-    rate = moving_rate(settings.rate, t)
+    rate, joint = moving_rate(settings.rate, t), t < settings.joint_iterations
     # one layer is exact: nothing to sample for
     sampled = settings.gradients == "sampled" and len(state.layers) > 1 and state.temperature > 0
     weights = state.sample_weights(generator) if sampled else state.means  # eq:centred-targets
@@ -114,28 +119,14 @@ def bali_step(
         sums = data_sums(mlp, likelihood, weights, x, y, generator, settings, sample_weight)
         mlp.backend.refuse_if(~(sums.loss < float("inf")), lambda: _diverged(sums.loss, t, settings))  # NaN as well
         count = sums.layers[0].count
-        n = count if total is None else total
+        rows = _Rows(x, y, sample_weight, count, count if total is None else total, settings)
         regressions = []
         for l, (layer, batch) in enumerate(zip(state.layers, sums.layers)):
             with later.in_layer(l):
-                regressions.append(layer_regression(layer, batch.scale(n / count), rate, settings))
-        scale = next_scale = largest = rate if settings.step_scale is None else settings.step_scale
-        counts: list[Any] = []  # effective parameters, where the joint regression tells them
+                regressions.append(layer_regression(layer, batch.scale(rows.share), rate, settings))
         if joint:
-            regressions, counts = _joined(state, regressions, sums, weights, x, generator, settings, n, sample_weight)
-        if settings.trust_region or joint:
-
-            def objective(scale: float) -> float:
-                moved = [w + scale * r.posterior.mean for w, r in zip(weights, regressions)]
-                loss = data_loss(mlp, likelihood, moved, x, y, settings, sample_weight)
-                return later.floats(n / count * loss + _penalty(state.layers, regressions, scale, settings.prior))[0]
-
-            (before,) = later.floats(n / count * sums.loss + _penalty(state.layers, regressions, 0.0, settings.prior))
-            if joint:  # the whole step where it can be taken; what later steps may be is not touched
-                scale, _ = trusted_scale(objective, before, 1.0, 1.0)
-            else:
-                limit = before + settings.allowed_rise * n * mlp.widths[-1]  # eq:trust-region
-                scale, next_scale = trusted_scale(objective, limit, min(state.step_scale, largest), largest)
+            regressions = _joined(state, rows, weights, regressions, sums, generator)
+        scale, next_scale = _scales(state, rows, weights, regressions, sums.loss, later)
         measured = sampled and t % ceil(count / SPREAD_ROWS) == 0
         spread = data_spread(mlp, likelihood, weights, state.means, x, settings, sample_weight) if measured else 0.0
         learns = settings.evidence and t + 1 >= settings.warmup
@@ -144,14 +135,12 @@ def bali_step(
             with later.in_layer(l):
                 posteriors.append(r.posterior.with_mean(layer.posterior.mean + scale * r.posterior.mean))
                 asked += _asked(r, posteriors[-1], settings.prior, learns)
-        loss, spread, *told = later.floats(*asked, *counts)  # all that the host wants to know of the iteration, at once
-    told, counts = told[: 5 * len(regressions)], told[5 * len(regressions) :]
-    layers, norms = [], told[4::5]
-    for l, (layer, r, posterior) in enumerate(zip(state.layers, regressions, posteriors)):
-        layers.append(_moved(layer, r, posterior, told[5 * l : 5 * l + 4], settings.prior))
-    if joint:
-        layers = [replace(layer, effective_parameters=count) for layer, count in zip(layers, counts)]
-    gamma, most = sum(layer.effective_parameters for layer in layers), n * mlp.widths[-1]
+        loss, spread, *told = later.floats(*asked)  # all that the host wants to know of the iteration, at once
+    layers = [
+        _moved(layer, r, posterior, told[6 * l : 6 * l + 6], settings.prior)
+        for l, (layer, r, posterior) in enumerate(zip(state.layers, regressions, posteriors))
+    ]
+    gamma, most = sum(layer.effective_parameters for layer in layers), rows.targets(mlp)
     share = gamma / most
     if sampled:
         share = state.parameters_per_target
@@ -160,7 +149,7 @@ def bali_step(
     begins = max(settings.warmup, settings.joint_iterations)  # of sampling
     heat = temperature(share, len(layers), settings) if t + 1 >= begins else 0.0
     if learns:
-        layers = [_reweighed(layer, norm, rate, MOST * most) for layer, norm in zip(layers, norms)]
+        layers = [_reweighed(layer, told[6 * l + 4], rate, MOST * most) for l, layer in enumerate(layers)]
     if isinstance(likelihood, Gaussian) and settings.learn_noise and t >= settings.warmup:
         residual = sums.squared_residual / count
         if not sampled:  # a draw's residual carries the weights' uncertainty; the mean's lacks it
@@ -172,34 +161,82 @@ def bali_step(
     return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, loss / count, share)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of an iteration, of total weight ``count``, which stand for the ``total`` of the data."""
+
+    x: Array
+    y: Array
+    weight: Array | None
+    count: Any
+    total: Any
+    settings: Settings
+
+    @property
+    def share(self) -> Any:
+        return self.total / self.count
+
+    def targets(self, mlp: MLP) -> Any:
+        return self.total * mlp.widths[-1]
+
+    def loss(self, state: BALIState, weights: Sequence[Array]) -> Any:
+        """N/m ∑ℓ_n."""
+        return self.share * data_loss(state.mlp, state.likelihood, weights, self.x, self.y, self.settings, self.weight)
+
+    def curvature_product(self, state: BALIState, weights: Sequence[Array], v: list[Array]) -> list[Array]:
+        """N/m ∑ JᵀBJ v."""
+        data = curvature_product(state.mlp, state.likelihood, weights, v, self.x, self.settings, self.weight)
+        return [self.share * part for part in data]
+
+
+def _scales(
+    state: BALIState,
+    rows: _Rows,
+    weights: Sequence[Array],
+    regressions: Sequence[LayerRegression],
+    loss: Any,
+    later: Deferred,
+) -> tuple[float, float]:
+    """How much of its step every layer takes, and how much the next iteration is to try.   (eq:trust-region)"""
+    settings = rows.settings
+    joint = state.iteration < settings.joint_iterations
+    largest = moving_rate(settings.rate, state.iteration) if settings.step_scale is None else settings.step_scale
+    if not (settings.trust_region or joint):
+        return largest, largest
+
+    def objective(scale: float) -> float:
+        moved = [w + scale * r.posterior.mean for w, r in zip(weights, regressions)]
+        return later.floats(rows.loss(state, moved) + _penalty(state.layers, regressions, scale, settings.prior))[0]
+
+    (before,) = later.floats(rows.share * loss + _penalty(state.layers, regressions, 0.0, settings.prior))
+    if joint:  # the whole step where it can be taken; what later steps may be is not touched
+        return trusted_scale(objective, before, 1.0, 1.0)[0], largest
+    limit = before + settings.allowed_rise * rows.targets(state.mlp)
+    return trusted_scale(objective, limit, min(state.step_scale, largest), largest)
+
+
 def _joined(
     state: BALIState,
+    rows: _Rows,
+    weights: Sequence[Array],
     regressions: Sequence[LayerRegression],
     sums: PassSums,
-    weights: Sequence[Array],
-    x: Array,
     generator: Any,
-    settings: Settings,
-    total: Any,
-    sample_weight: Array | None,
-) -> tuple[list[LayerRegression], list[Any]]:
+) -> list[LayerRegression]:
     """The layers' regressions with the step that they take together, and their effective numbers of parameters.
     (eq:joint-step, eq:joint-parameters)
     """
-    mlp, tau = state.mlp, [layer.prior_precision for layer in state.layers]
-    share = total / sums.layers[0].count
-
-    def product(v: list[Array]) -> list[Array]:
-        data = curvature_product(mlp, state.likelihood, weights, v, x, settings, sample_weight)
-        return [share * part for part in data]
-
-    slopes = [share * s.cross + t * m for s, t, m in zip(sums.layers, tau, state.means)]  # eq:prior-gradient
-    draws = [mlp.backend.standard_normal(generator, m.shape, m.dtype) for m in state.means]
-    signs = [mlp.backend.xp.where(z > 0, 1, -1).astype(z.dtype) for z in draws]
-    damping = first_damping([r.statistics for r in regressions], state.iteration, mlp.backend.xp)
-    posteriors = [r.posterior for r in regressions]
-    steps, counts = joint_regression(product, slopes, tau, damping, signs, posteriors, mlp.backend)
-    return [replace(r, posterior=r.posterior.with_mean(step)) for r, step in zip(regressions, steps)], counts
+    b, tau = state.mlp.backend, [layer.prior_precision for layer in state.layers]
+    slopes = [rows.share * s.cross + t * m for s, t, m in zip(sums.layers, tau, state.means)]  # eq:prior-gradient
+    draws = [b.standard_normal(generator, m.shape, m.dtype) for m in state.means]
+    signs = [b.xp.where(z > 0, 1, -1).astype(z.dtype) for z in draws]
+    damping = first_damping([r.statistics for r in regressions], state.iteration, b.xp)
+    product = partial(rows.curvature_product, state, weights)
+    steps, counts = joint_regression(product, slopes, tau, damping, signs, [r.posterior for r in regressions], b)
+    return [
+        replace(r, posterior=r.posterior.with_mean(step), parameters=count)
+        for r, step, count in zip(regressions, steps, counts)
+    ]
 
 
 def _diverged(loss: Any, iteration: int, settings: Settings) -> DivergenceError:
@@ -210,22 +247,24 @@ def _diverged(loss: Any, iteration: int, settings: Settings) -> DivergenceError:
 
 
 def _asked(regression: LayerRegression, posterior: MatrixNormal, prior: str, learns: bool) -> list[Any]:
-    """The five numbers of a layer that the host needs: π, the log evidence, tr P⁻¹, tr Σ, and ‖M‖² if it ``learns`` the
-    prior precision; 0-d arrays."""
+    """The six numbers of a layer that the host needs: π, the log evidence, tr P⁻¹, tr Σ, ‖M‖² if it ``learns`` the
+    prior precision, γ if it is known; 0-d arrays."""
     b = posterior.backend
     norm = prior_norm(posterior.mean, posterior.column_covariance, prior, b) if learns else 0.0
     traces = posterior.row_covariance_trace, b.xp.trace(posterior.column_covariance)
-    return [regression.row_prior, regression.log_evidence, *traces, norm]
+    known = 0.0 if regression.parameters is None else regression.parameters
+    return [regression.row_prior, regression.log_evidence, *traces, norm, known]
 
 
 def _moved(
     layer: LayerState, regression: LayerRegression, posterior: MatrixNormal, told: Sequence[float], prior: str
 ) -> LayerState:
-    """The layer with its new posterior, given the numbers ``told`` of it: π, the log evidence, tr P⁻¹, tr Σ."""
-    row_prior, evidence, *traces = told
-    posterior = posterior.with_traces(*traces)
+    """The layer with its new posterior, given the numbers ``told`` of it (``_asked``)."""
+    row_prior, evidence, row_trace, column_trace, _, gamma = told
+    posterior = posterior.with_traces(row_trace, column_trace)
     kappa = determined_share(posterior, row_prior)
-    gamma = effective_parameters(posterior, layer.prior_precision, kappa, prior)
+    if regression.parameters is None:
+        gamma = effective_parameters(posterior, layer.prior_precision, kappa, prior)
     return LayerState(posterior, regression.statistics, layer.prior_precision, kappa, gamma, evidence)
 
 
