@@ -12,8 +12,8 @@ from balinp import InvalidArgumentError, IterationRecord, Predictive, plots
 matplotlib = pytest.importorskip("matplotlib")
 
 
-def record(iteration, train, test):
-    return IterationRecord(iteration, train, test, 1.0, (), (), (), (), 1.0, 0.0)
+def record(iteration, train, test, temperature=1.0):
+    return IterationRecord(iteration, train, test, 1.0, (), (), (), (), temperature, 0.0)
 
 
 @pytest.fixture
@@ -57,6 +57,13 @@ def test_history_says_what_it_leaves_out(axes):
     assert len(axes.get_lines()) == 1
     assert axes.get_ylim()[1] < 2
     assert "the first 5 left out" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize(("at_means", "marks"), [(0, []), (4, [5.5]), (10, [])])
+def test_history_marks_where_draws_begin(axes, at_means, marks):
+    """The record of an iteration has the temperature of the next."""
+    plots.plot_history([record(i, 1.0, None, float(i > at_means)) for i in range(1, 11)], ax=axes)
+    assert [line.get_xdata()[0] for line in axes.get_lines()[1:]] == marks
 
 
 @pytest.mark.parametrize("history", [[record(1, 2.0, 2.5)], [record(i, 1.0, 1.0) for i in (1, 2, 3)]])

@@ -16,7 +16,11 @@ _HATCHES = ("////", "....", "xxxx", "----", "++++", "oooo")
 
 
 def plot_history(history: Sequence[IterationRecord], ax: Any = None) -> Any:
-    """Training and, where it was watched, test NLL in nats per row over iterations, on a logarithmic axis."""
+    """Training and, where it was watched, test NLL in nats per row over iterations, on a logarithmic axis.
+
+    Where the first iterations were at the means, a line marks the iteration from which weights are drawn: a draw's loss
+    is above that of the means, and both losses jump there.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes = axes_or_new(ax)
@@ -25,6 +29,9 @@ def plot_history(history: Sequence[IterationRecord], ax: Any = None) -> Any:
     axes.plot(
         iterations, [r.train_nll for r in history], "-" + lone, color=BLUE, lw=1, label="train (at sampled weights)"
     )
+    at_means = sum(record.temperature == 0 for record in history)  # these, and the iteration that comes next
+    if 0 < at_means < len(history) - 1:
+        axes.axvline(iterations[at_means] + 0.5, color="0.4", ls=":", lw=1, label="from here weights are drawn")
     if history[0].test_nll is not None:
         axes.plot(iterations, [r.test_nll for r in history], "--" + lone, color=ORANGE, lw=1.8, label="test (10 draws)")
     axes.set_xscale("log")
