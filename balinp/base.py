@@ -153,7 +153,7 @@ class BALIEstimator(Parameters, Predictor):
         names = feature_names(X)
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
-        self.x_scaler_, self.x_span_ = Standardizer.from_data(features, weight, True), None
+        self.x_scaler_, self.x_span_ = Standardizer.from_data(features, weight, inputs=True), None
         x = self.x_scaler_.transform(features, self._dtype)
         return x, targets, None if weight is None else weight.astype(self._dtype)
 

@@ -16,19 +16,22 @@ from .rows import RowSource, block_rows
 class Standardizer:
     """(v − offset)/scale per column, in float64, so that the training part has mean 0 and deviation 1.
 
-    A constant column gets its own value as offset and a scale of its size, so it becomes exactly 0.
+    A constant column gets its own value as offset and a scale of its size, so it becomes exactly 0; of inputs some have
+    another scale (``from_data``).
     """
 
     offset: np.ndarray
     scale: np.ndarray
 
     @classmethod
-    def from_data(cls, values: Any, weights: Any = None, share_scale: bool = False) -> Standardizer:
+    def from_data(cls, values: Any, weights: Any = None, inputs: bool = False) -> Standardizer:
         """Mean and deviation of the columns of ``values`` (n, d), relative to the largest entry, so 1e±150 is safe.
 
-        Three passes by blocks over an array or a RowSource; rows of ``weights`` zero do not count.
-        ``share_scale``: columns that are evidently one measurement (pixels, say) get one scale, the root mean square of
-        their deviations, lest a pixel that is lit once in a thousand images outweigh the others.
+        Three passes by blocks over an array or a RowSource; rows of ``weights`` zero do not count. Of ``inputs`` a
+        column of two values, a category say, has half their distance as scale: that is its deviation where both are as
+        frequent, and the rarer one of them is, the less it says, so that its effect must not be allowed to be larger.
+        Columns that are evidently one measurement (pixels, say) get one scale, the root mean square of their
+        deviations, lest a pixel that is lit once in a thousand images outweigh the others.
         """
         rows = block_rows(values)
         extent = reduce_blocks(_extent, rows, values, weights, combine=_joined)
@@ -42,8 +45,11 @@ class Standardizer:
         first = extent.first
         offset = np.where(constant, first, mean * largest)
         scale = np.where(constant, np.where(first != 0, np.abs(first), 1.0), deviation * largest)
-        if share_scale and _one_unit(extent, constant):
+        if inputs and _one_unit(extent, constant):
             scale = np.full_like(scale, np.sqrt(np.mean((deviation * largest / scale.max()) ** 2)) * scale.max())
+        elif inputs:
+            half = extent.high.astype(np.float64) / 2 - extent.low.astype(np.float64) / 2
+            scale = np.where(extent.two & ~constant, half, scale)
         return cls(offset.astype(np.float64), scale.astype(np.float64))
 
     def transform(self, values: Any, dtype: Any) -> Any:
@@ -59,22 +65,28 @@ def _standardized(scaler: Standardizer, dtype: np.dtype, values: np.ndarray) -> 
 
 @dataclass(frozen=True)
 class _Extent:
-    """The first row, the smallest and the largest value of every column."""
+    """The first row, the smallest and the largest value of every column, and whether it has no value beside them."""
 
     first: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    two: np.ndarray
 
 
 def _extent(start: int, values: np.ndarray, weights: np.ndarray | None) -> _Extent | None:
     counted = values if weights is None else values[weights > 0]
-    return _Extent(counted[0], counted.min(axis=0), counted.max(axis=0)) if len(counted) else None
+    if len(counted) == 0:
+        return None
+    low, high = counted.min(axis=0), counted.max(axis=0)
+    return _Extent(counted[0], low, high, np.all((counted == low) | (counted == high), axis=0))
 
 
 def _joined(a: _Extent | None, b: _Extent | None) -> _Extent | None:
     if a is None or b is None:
         return a or b
-    return _Extent(a.first, np.minimum(a.low, b.low), np.maximum(a.high, b.high))
+    low, high = np.minimum(a.low, b.low), np.maximum(a.high, b.high)
+    outer = [(v == low) | (v == high) for v in (a.low, a.high, b.low, b.high)]
+    return _Extent(a.first, low, high, a.two & b.two & np.all(outer, axis=0))
 
 
 def _moment(

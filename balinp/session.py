@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .checkpoint import Checkpoint
@@ -64,7 +65,7 @@ class Session:
         **more: Any,
     ) -> FitResult:
         """``balinp.fit``, accompanied; ``phase`` is its name in the log and in the checkpoint, ``inputs`` what made x
-        of the standardised inputs, if it is another than before."""
+        of the standardised inputs, if it is another than before. Weights that no row had a say in end at the prior."""
         own = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
         budget, start = settings.max_iterations, time.perf_counter()
         self.say(logging.INFO, f"{phase}: {len(x)} rows, at most {budget} iterations", phase, None, budget)
@@ -77,7 +78,8 @@ class Session:
         place = None if self.checkpoint is None else self.checkpoint.part(phase)
         more |= {"callbacks": [note, *own], "checkpoint": place, "interrupted": self.interrupted}
         self.phase, self.rows, self.inputs = phase, len(x), inputs or self.inputs
-        self.last = result = fit(x, y, mlp, likelihood, generator, settings, **more)
+        result = fit(x, y, mlp, likelihood, generator, settings, **more)
+        self.last = result = replace(result, state=result.state.with_silent_weights_at_prior())
         end = "interrupted" if result.interrupted else "converged" if result.converged else "ended"
         text = f"{phase}: {end} after iteration {result.state.iteration}, {time.perf_counter() - start:.1f} s"
         self.say(logging.INFO, text, phase, None, budget)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -51,6 +51,18 @@ class BALIState:
     def means(self) -> list[Array]:
         """The posterior mean of every layer's weights, (D_l, K_l).   (eq:iteration)"""
         return [layer.posterior.mean for layer in self.layers]
+
+    def with_silent_weights_at_prior(self) -> BALIState:
+        """The same with weights of inputs, or units, that were 0 in every row at the prior's mean, 0. The data say
+        nothing of them, and what is left of the initial ones fades only slowly; no output on those rows changes.
+        (eq:fixed-points)
+        """
+        layers, xp = [], self.mlp.backend.xp
+        for layer in self.layers:
+            seen = xp.diagonal(layer.statistics.gram)[:, None] > 0
+            mean = xp.where(seen, layer.posterior.mean, xp.zeros_like(layer.posterior.mean))
+            layers.append(replace(layer, posterior=layer.posterior.with_mean(mean)))
+        return replace(self, layers=tuple(layers))
 
     @cached_property
     def posteriors(self) -> list[MatrixNormal]:
