@@ -92,7 +92,7 @@ def test_labels_of_equal_inputs_are_held_out_together():
 @pytest.mark.equation("eq:held-out-choice")
 def test_a_table_of_four_cells_predicts_their_frequencies():
     """400 rows in four cells: probabilities within 0.05 of the cells' own frequencies, a standard error of a cell of a
-    hundred, with each of three seeds. Negative control: with draws in training they are farther off on average (.11)."""
+    hundred, with each of three seeds. Negative control: with draws in training they are farther off on average."""
     rng = np.random.default_rng(0)
     X = rng.integers(0, 2, (400, 2)).astype(float)
     y = (rng.random(400) < np.array([[0.2, 0.5], [0.7, 0.4]])[X[:, 0].astype(int), X[:, 1].astype(int)]).astype(int)
