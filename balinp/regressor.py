@@ -22,14 +22,7 @@ from .scales import Standardizer
 from .session import Session
 from .settings import Settings, check_integer
 from .training import IterationRecord
-from .validation import (
-    Rows,
-    as_columns,
-    as_features,
-    as_generator,
-    as_regression_targets,
-    as_sample_weight,
-)
+from .validation import Rows, as_columns, as_features, as_generator, as_regression_targets, as_sample_weight
 from .wide import InputMap
 
 # A table of up to MOST_ROWS rows begins with steps of all layers together, which take it in thirty iterations to where
