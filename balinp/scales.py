@@ -28,18 +28,19 @@ class Standardizer:
         """Mean and deviation of the columns of ``values`` (n, d), relative to the largest entry, so 1e±150 is safe.
 
         Three passes by blocks over an array or a RowSource; rows of ``weights`` zero do not count. Of ``inputs`` a
-        column of two values, a category say, has half their distance as scale: that is its deviation where both are as
-        frequent, and the rarer one of them is, the less it says, so that its effect must not be allowed to be larger.
-        Columns that are evidently one measurement (pixels, say) get one scale, the root mean square of their
-        deviations, lest a pixel that is lit once in a thousand images outweigh the others.
+        column that has its smallest, or its largest, value in most rows (a category, an amount that is mostly 0) is not
+        scaled by less than half the distance of the other rows from it, their root mean square: that is the deviation
+        of two values that are as frequent, and the rarer a value is, the less it says, so that its effect must not be
+        allowed to be larger. Columns that are evidently one measurement (pixels, say) get one scale, the root mean
+        square of their deviations, lest a pixel that is lit once in a thousand images outweigh the others.
         """
         rows = block_rows(values)
         extent = reduce_blocks(_extent, rows, values, weights, combine=_joined)
         largest = np.maximum(np.abs(extent.low), np.abs(extent.high)).astype(np.float64)
         largest = np.where(largest > 0, largest, 1.0)
-        total, count = reduce_blocks(partial(_moment, largest, None), rows, values, weights, combine=_added)
+        total, count, at = reduce_blocks(partial(_first, largest, extent), rows, values, weights, combine=_added)
         mean = total / count
-        squares, count = reduce_blocks(partial(_moment, largest, mean), rows, values, weights, combine=_added)
+        squares, count = reduce_blocks(partial(_second, largest, mean), rows, values, weights, combine=_added)
         deviation = np.sqrt(squares / count)
         constant = deviation <= 10 * np.finfo(values.dtype).eps
         first = extent.first
@@ -48,8 +49,11 @@ class Standardizer:
         if inputs and _one_unit(extent, constant):
             scale = np.full_like(scale, np.sqrt(np.mean((deviation * largest / scale.max()) ** 2)) * scale.max())
         elif inputs:
-            half = extent.high.astype(np.float64) / 2 - extent.low.astype(np.float64) / 2
-            scale = np.where(extent.two & ~constant, half, scale)
+            usual = np.where(at[0] >= at[1], extent.low, extent.high) / largest
+            others = 1 - at.max(axis=0) / count  # their share of the rows
+            distance = np.sqrt((deviation**2 + (mean - usual) ** 2) / np.where(constant, 1, others))
+            mostly = ~constant & (others < 0.5)
+            scale = np.where(mostly, np.maximum(scale, distance / 2 * largest), scale)
         return cls(offset.astype(np.float64), scale.astype(np.float64))
 
     def transform(self, values: Any, dtype: Any) -> Any:
@@ -65,47 +69,54 @@ def _standardized(scaler: Standardizer, dtype: np.dtype, values: np.ndarray) -> 
 
 @dataclass(frozen=True)
 class _Extent:
-    """The first row, the smallest and the largest value of every column, and whether it has no value beside them."""
+    """The first row, the smallest and the largest value of every column."""
 
     first: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    two: np.ndarray
 
 
 def _extent(start: int, values: np.ndarray, weights: np.ndarray | None) -> _Extent | None:
     counted = values if weights is None else values[weights > 0]
-    if len(counted) == 0:
-        return None
-    low, high = counted.min(axis=0), counted.max(axis=0)
-    return _Extent(counted[0], low, high, np.all((counted == low) | (counted == high), axis=0))
+    return _Extent(counted[0], counted.min(axis=0), counted.max(axis=0)) if len(counted) else None
 
 
 def _joined(a: _Extent | None, b: _Extent | None) -> _Extent | None:
     if a is None or b is None:
         return a or b
-    low, high = np.minimum(a.low, b.low), np.maximum(a.high, b.high)
-    outer = [(v == low) | (v == high) for v in (a.low, a.high, b.low, b.high)]
-    return _Extent(a.first, low, high, a.two & b.two & np.all(outer, axis=0))
+    return _Extent(a.first, np.minimum(a.low, b.low), np.maximum(a.high, b.high))
 
 
-def _moment(
-    largest: np.ndarray, mean: np.ndarray | None, start: int, values: np.ndarray, weights: np.ndarray | None
-) -> tuple[np.ndarray, float]:
-    """The sums of the relative values, or of the squares of their differences from ``mean``, and of the weights."""
+def _first(
+    largest: np.ndarray, extent: _Extent, start: int, values: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """The sums of the relative values and of the weights, and the weights (2, d) of the rows at either extreme."""
     if weights is not None:
         values, weights = values[weights > 0], weights[weights > 0]
+    weight = np.ones(len(values)) if weights is None else weights
+    at = np.stack([weight @ (values == end) for end in (extent.low, extent.high)])
     relative = values / largest
-    if mean is not None:
-        relative -= mean
-        relative *= relative
-    if weights is None:
-        return relative.sum(axis=0), float(len(values))
-    return (relative * weights[:, None]).sum(axis=0), float(weights.sum())
+    if weights is not None:
+        relative *= weights[:, None]
+    return relative.sum(axis=0), float(weight.sum()), at
 
 
-def _added(a: tuple[np.ndarray, float], b: tuple[np.ndarray, float]) -> tuple[np.ndarray, float]:
-    return a[0] + b[0], a[1] + b[1]
+def _second(
+    largest: np.ndarray, mean: np.ndarray, start: int, values: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, float]:
+    """The sums of the squared differences of the relative values from ``mean``, and of the weights."""
+    if weights is not None:
+        values, weights = values[weights > 0], weights[weights > 0]
+    squares = values / largest
+    squares -= mean
+    squares *= squares
+    if weights is not None:
+        squares *= weights[:, None]
+    return squares.sum(axis=0), float(len(values) if weights is None else weights.sum())
+
+
+def _added(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x + y for x, y in zip(a, b))
 
 
 def _one_unit(extent: _Extent, constant: np.ndarray) -> bool:
