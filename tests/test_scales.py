@@ -77,7 +77,7 @@ def test_no_overflow_of_values_far_apart(factor):
 
 @pytest.mark.parametrize(("amount", "effect"), [(False, 0.5), (True, 0.25)])
 def test_what_is_rare_does_not_spoil_its_rows(monkeypatch, amount, effect):
-    """Four categories, or amounts, in about four rows of 600 each, of which one counts; 1 000 new rows, fifty with each.
+    """Four categories, or amounts, in about four rows of 600 each, of which one counts; 1 000 new rows, fifty with each
     Mean RMSE on rows with one, three tables: .68, .59; control, all inputs scaled by their deviations: 2.7, 3.0."""
 
     def error(seed):
