@@ -11,6 +11,8 @@ import numpy as np
 from .blocks import reduce_blocks
 from .rows import RowSource, block_rows
 
+OFTEN = 0.05  # black is in more of the rows of a pixel
+
 
 @dataclass(frozen=True)
 class Standardizer:
@@ -38,7 +40,9 @@ class Standardizer:
         extent = reduce_blocks(_extent, rows, values, weights, combine=_joined)
         largest = np.maximum(np.abs(extent.low), np.abs(extent.high)).astype(np.float64)
         largest = np.where(largest > 0, largest, 1.0)
-        total, count, at = reduce_blocks(partial(_first, largest, extent), rows, values, weights, combine=_added)
+        total, count, apart, between = reduce_blocks(
+            partial(_first, largest, extent), rows, values, weights, combine=_added
+        )
         mean = total / count
         squares, count = reduce_blocks(partial(_second, largest, mean), rows, values, weights, combine=_added)
         deviation = np.sqrt(squares / count)
@@ -46,14 +50,13 @@ class Standardizer:
         first = extent.first
         offset = np.where(constant, first, mean * largest)
         scale = np.where(constant, np.where(first != 0, np.abs(first), 1.0), deviation * largest)
-        if inputs and _one_unit(extent, constant):
+        if inputs and _one_unit(extent, between > 0, 1 - apart.min(axis=0) / count, constant):
             scale = np.full_like(scale, np.sqrt(np.mean((deviation * largest / scale.max()) ** 2)) * scale.max())
         elif inputs:
-            usual = np.where(at[0] >= at[1], extent.low, extent.high) / largest
-            others = 1 - at.max(axis=0) / count  # their share of the rows
-            distance = np.sqrt((deviation**2 + (mean - usual) ** 2) / np.where(constant, 1, others))
-            mostly = ~constant & (others < 0.5)
-            scale = np.where(mostly, np.maximum(scale, distance / 2 * largest), scale)
+            usual = np.where(apart[0] <= apart[1], extent.low, extent.high) / largest
+            others = np.where(constant, 1, apart.min(axis=0) / count)  # their share of the rows
+            distance = np.sqrt((deviation**2 + (mean - usual) ** 2) / others)
+            scale = np.where(others < 0.5, np.maximum(scale, distance / 2 * largest), scale)
         return cls(offset.astype(np.float64), scale.astype(np.float64))
 
     def transform(self, values: Any, dtype: Any) -> Any:
@@ -89,16 +92,18 @@ def _joined(a: _Extent | None, b: _Extent | None) -> _Extent | None:
 
 def _first(
     largest: np.ndarray, extent: _Extent, start: int, values: np.ndarray, weights: np.ndarray | None
-) -> tuple[np.ndarray, float, np.ndarray]:
-    """The sums of the relative values and of the weights, and the weights (2, d) of the rows at either extreme."""
+) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    """The sums of the relative values and of the weights; the weights of the rows that are not at the one extreme, or
+    the other, (2, d), and of those that are at neither."""
     if weights is not None:
         values, weights = values[weights > 0], weights[weights > 0]
     weight = np.ones(len(values)) if weights is None else weights
-    at = np.stack([weight @ (values == end) for end in (extent.low, extent.high)])
+    away = [values != end for end in (extent.low, extent.high)]
+    apart, between = np.stack([weight @ each for each in away]), weight @ (away[0] & away[1])
     relative = values / largest
     if weights is not None:
         relative *= weights[:, None]
-    return relative.sum(axis=0), float(weight.sum()), at
+    return relative.sum(axis=0), float(weight.sum()), apart, between
 
 
 def _second(
@@ -119,8 +124,11 @@ def _added(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(x + y for x, y in zip(a, b))
 
 
-def _one_unit(extent: _Extent, constant: np.ndarray) -> bool:
-    """Whether most columns that vary reach the same smallest and the same largest value, and no column goes beyond."""
-    low, high = extent.low[~constant], extent.high[~constant]
-    reached = (low == extent.low.min()) & (high == extent.high.max())
-    return len(low) > 2 and bool(np.mean(reached) > 0.5)
+def _one_unit(extent: _Extent, many: np.ndarray, usual: np.ndarray, constant: np.ndarray) -> bool:
+    """Whether most columns that vary, of those with ``many`` values if there are any, reach the same smallest and the
+    same largest value, no column goes beyond, and one of these is met often, in the share ``usual`` of the rows:
+    columns that somebody scaled to [0, 1] reach both as well, but in a row each."""
+    asked = ~constant & many if np.any(~constant & many) else ~constant
+    low, high = extent.low, extent.high
+    reached = (low == low.min()) & (high == high.max()) & (usual >= OFTEN)
+    return int(np.sum(~constant)) > 2 and bool(np.mean(reached[asked]) > 0.5)

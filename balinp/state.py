@@ -53,16 +53,16 @@ class BALIState:
         return [layer.posterior.mean for layer in self.layers]
 
     def with_silent_weights_at_prior(self) -> BALIState:
-        """The same with weights of inputs, or units, that were 0 in every row at the prior's mean, 0. The data say
-        nothing of them, and what is left of the initial ones fades only slowly; no output on those rows changes.
+        """The same with weights of inputs that were 0 in every row, but for rounding, at the prior's mean, 0. The data
+        say nothing of them, and what is left of the initial ones fades only slowly; no output on those rows changes.
         (eq:fixed-points)
         """
-        layers, xp = [], self.mlp.backend.xp
-        for layer in self.layers:
-            seen = xp.diagonal(layer.statistics.gram)[:, None] > 0
-            mean = xp.where(seen, layer.posterior.mean, xp.zeros_like(layer.posterior.mean))
-            layers.append(replace(layer, posterior=layer.posterior.with_mean(mean)))
-        return replace(self, layers=tuple(layers))
+        first, xp = self.layers[0], self.mlp.backend.xp
+        mean, sums = first.posterior.mean, first.statistics
+        rounding = 10 * float(xp.finfo(mean.dtype).eps)  # of a standardised input
+        seen = xp.diagonal(sums.gram)[:, None] > sums.count * rounding**2
+        posterior = first.posterior.with_mean(xp.where(seen, mean, xp.zeros_like(mean)))
+        return replace(self, layers=(replace(first, posterior=posterior), *self.layers[1:]))
 
     @cached_property
     def posteriors(self) -> list[MatrixNormal]:

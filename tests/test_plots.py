@@ -59,8 +59,8 @@ def test_history_says_what_it_leaves_out(axes):
     assert "the first 5 left out" in axes.get_xlabel()
 
 
-@pytest.mark.parametrize(("at_means", "marks"), [(0, []), (4, [5.5]), (10, [])])
-def test_history_marks_where_draws_begin(axes, at_means, marks):
+@pytest.mark.parametrize(("at_means", "marks"), [(0, []), (4, [5]), (10, [])])
+def test_history_marks_the_end_of_the_warm_up(axes, at_means, marks):
     """The record of an iteration has the temperature of the next."""
     plots.plot_history([record(i, 1.0, None, float(i > at_means)) for i in range(1, 11)], ax=axes)
     assert [line.get_xdata()[0] for line in axes.get_lines()[1:]] == marks

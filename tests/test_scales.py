@@ -61,6 +61,26 @@ def test_weights_are_rows():
     assert_scale(scaler.offset, other.offset, "weights")
 
 
+def test_a_rare_value_of_hardly_any_weight():
+    """The share of the rare rows is summed, not left over: 1 − (1 − 1e-18) would be 0."""
+    x, weight = (np.arange(ROWS) == 3)[:, None] * 1.0, np.ones(ROWS)
+    weight[3] = 1e-18
+    assert_scale(Standardizer.from_data(x, weight, inputs=True).scale[0], 0.5, "two values")
+
+
+def test_columns_that_somebody_scaled_to_the_same_range_are_no_pixels():
+    """Three amounts from 0 to 1, each of which is met once, beside four categories."""
+    rng = np.random.default_rng(0)
+    x = rng.random((ROWS, 3))
+    x = (x - x.min(axis=0)) / np.ptp(x, axis=0)
+    rare = np.eye(4)[rng.integers(0, 4, ROWS)] * (np.arange(ROWS) % 20 == 7)[:, None]
+    scale = Standardizer.from_data(np.c_[x, rare], inputs=True).scale
+    assert_scale(scale[3:], np.full(4, 0.5), "categories")
+    assert_scale(scale[:3], x.std(axis=0), "amounts")
+    grey = np.round(8 * np.clip(3 * rng.random((ROWS, 6)) - 1, 0, 1))  # black and white in a third of the rows each
+    assert len(set(Standardizer.from_data(grey, inputs=True).scale)) == 1
+
+
 def test_pixels_keep_one_scale():
     """Black and white pixels, all of which reach both values: the root mean square of their deviations."""
     x = (np.random.default_rng(0).random((ROWS, 6)) < [0.5, 0.4, 0.3, 0.2, 0.1, 0.05]).astype(float)

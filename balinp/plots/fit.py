@@ -18,8 +18,8 @@ _HATCHES = ("////", "....", "xxxx", "----", "++++", "oooo")
 def plot_history(history: Sequence[IterationRecord], ax: Any = None) -> Any:
     """Training and, where it was watched, test NLL in nats per row over iterations, on a logarithmic axis.
 
-    Where the first iterations were at the means, a line marks the iteration from which weights are drawn: a draw's loss
-    is above that of the means, and both losses jump there.
+    A line marks the end of the warm-up (and of joint steps) if there was one. From there weights are drawn, where they
+    are at all: a draw's loss is above that of the means, and both losses jump.
     """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -29,9 +29,9 @@ def plot_history(history: Sequence[IterationRecord], ax: Any = None) -> Any:
     axes.plot(
         iterations, [r.train_nll for r in history], "-" + lone, color=BLUE, lw=1, label="train (at sampled weights)"
     )
-    at_means = sum(record.temperature == 0 for record in history)  # these, and the iteration that comes next
+    at_means = sum(record.temperature == 0 for record in history)  # a record has the temperature of what comes next
     if 0 < at_means < len(history) - 1:
-        axes.axvline(iterations[at_means] + 0.5, color="0.4", ls=":", lw=1, label="from here weights are drawn")
+        axes.axvline(iterations[at_means], color="0.4", ls=":", lw=1, label="end of the warm-up")
     if history[0].test_nll is not None:
         axes.plot(iterations, [r.test_nll for r in history], "--" + lone, color=ORANGE, lw=1.8, label="test (10 draws)")
     axes.set_xscale("log")
