@@ -56,6 +56,8 @@ class Standardizer:
             usual = np.where(apart[0] <= apart[1], extent.low, extent.high) / largest
             others = np.where(constant, 1, apart.min(axis=0) / count)  # their share of the rows
             distance = np.sqrt((deviation**2 + (mean - usual) ** 2) / others)
+            exact = extent.high / largest - extent.low / largest  # of two values, whatever the order of the rows
+            distance = np.where(between > 0, distance, exact)
             scale = np.where(others < 0.5, np.maximum(scale, distance / 2 * largest), scale)
         return cls(offset.astype(np.float64), scale.astype(np.float64))
 

@@ -34,7 +34,7 @@ def test_a_column_of_mostly_one_value_has_half_the_distance_of_the_others(monkey
     x = mixed(dtype)
     plain = x.astype(np.float64)
     scaler, turned = (Standardizer.from_data(sign * x, inputs=True) for sign in (1, -1))
-    assert_scale(scaler.scale[1], 3.0, "two values")
+    assert scaler.scale[1] == 3.0
     amounts = plain[plain[:, 2] > 0, 2]
     assert_scale(scaler.scale[2], np.sqrt(np.mean(amounts**2)) / 2, "amounts")
     for column in (0, 3):
@@ -98,7 +98,7 @@ def test_no_overflow_of_values_far_apart(factor):
 @pytest.mark.parametrize(("amount", "effect"), [(False, 0.5), (True, 0.25)])
 def test_what_is_rare_does_not_spoil_its_rows(monkeypatch, amount, effect):
     """Four categories, or amounts, in about four rows of 600 each, of which one counts; 1 000 new rows, fifty with each
-    Mean RMSE on rows with one, three tables: .68, .59; control, all inputs scaled by their deviations: 2.7, 3.0."""
+    Mean RMSE on rows with one, three tables: .56, .59; control, all inputs scaled by their deviations: 2.7, 3.0."""
 
     def error(seed):
         rng = np.random.default_rng(seed)
