@@ -44,7 +44,7 @@ class Standardizer:
             partial(_first, largest, extent), rows, values, weights, combine=_added
         )
         mean = total / count
-        squares, count = reduce_blocks(partial(_second, largest, mean), rows, values, weights, combine=_added)
+        squares = reduce_blocks(partial(_second, largest, mean), rows, values, weights)
         deviation = np.sqrt(squares / count)
         constant = deviation <= 10 * np.finfo(values.dtype).eps
         first = extent.first
@@ -110,8 +110,8 @@ def _first(
 
 def _second(
     largest: np.ndarray, mean: np.ndarray, start: int, values: np.ndarray, weights: np.ndarray | None
-) -> tuple[np.ndarray, float]:
-    """The sums of the squared differences of the relative values from ``mean``, and of the weights."""
+) -> np.ndarray:
+    """The sums of the squared differences of the relative values from ``mean``."""
     if weights is not None:
         values, weights = values[weights > 0], weights[weights > 0]
     squares = values / largest
@@ -119,7 +119,8 @@ def _second(
     squares *= squares
     if weights is not None:
         squares *= weights[:, None]
-    return squares.sum(axis=0), float(len(values) if weights is None else weights.sum())
+    total: np.ndarray = squares.sum(axis=0)
+    return total
 
 
 def _added(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:

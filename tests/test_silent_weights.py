@@ -59,5 +59,6 @@ def test_a_category_that_no_row_had_moves_no_mean_and_is_uncertain(monkeypatch, 
     moved, widened = changes(**parameters)
     monkeypatch.setattr(BALIState, "with_silent_weights_at_prior", lambda state: state)
     left, _ = changes(**parameters)
-    assert moved < 1e-12 < 0.01 < left
+    assert moved == 0
+    assert left > 0.01  # of a deviation of the target
     assert widened > 1
