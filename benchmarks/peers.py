@@ -277,6 +277,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--sets", nargs="+", choices=[*SETS, *OF_FOLDER])
     options = parser.parse_args()
+    if options.data is None and set(options.sets or ()) & set(OF_FOLDER):
+        parser.error(f"--sets {' '.join(options.sets)}: {', '.join(OF_FOLDER)} are in a folder; give it with --data")
     warnings.simplefilter("ignore")  # of convergence, from every side
     torch.set_num_threads(1)
     libraries = ", ".join(f"{n} {version(n)}" for n in ("numpy", "scipy", "scikit-learn", "torch", "laplace-torch"))
