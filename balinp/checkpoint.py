@@ -15,7 +15,15 @@ import numpy as np
 from .backend import Backend
 from .errors import BALIError, InvalidArgumentError, ModelFileError
 from .files import Kind, part_files, read_arrays, write_arrays
-from .packing import checked_count, checked_number, packed_state, unpacked_generator, unpacked_record, unpacked_state
+from .packing import (
+    checked_count,
+    checked_number,
+    packed_state,
+    unpacked_generator,
+    unpacked_record,
+    unpacked_state,
+    unpacked_weights,
+)
 from .rows import gathered
 from .settings import Settings
 from .training import Standing
@@ -188,6 +196,8 @@ def _packed(standing: Standing) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     header |= {name: getattr(standing, name) for name in names}
     header["history"] = [asdict(record) for record in standing.history]
     header["dtype"] = str(standing.state.means[0].dtype)
+    backend = standing.state.mlp.backend
+    arrays |= {f"average.{l}": backend.to_host(mean) for l, mean in enumerate(standing.averages or ())}
     return header, arrays
 
 
@@ -198,8 +208,9 @@ def _unpacked(
     dtype = np.dtype({"float32": np.float32, "float64": np.float64}[header["dtype"]])
     if header["ended"] not in _ENDINGS:
         raise ModelFileError(f"ended must be one of {_ENDINGS}, got {header['ended']!r}")
+    state = unpacked_state(header, arrays, dtype, backend)
     standing = Standing(
-        unpacked_state(header, arrays, dtype, backend),
+        state,
         tuple(unpacked_record(record) for record in header["history"]),
         checked_count(header, "batches"),
         checked_number(header, "losses"),
@@ -208,6 +219,7 @@ def _unpacked(
         unpacked_generator(header["generator"]).bit_generator.state,
         checked_number(header, "seconds", 0),
         header["ended"],
+        unpacked_weights("average", state.mlp, arrays, dtype) if "average.0" in arrays else None,
     )
     mlp, likelihood = standing.state.mlp, standing.state.likelihood
     size, batch_size = len(subject["x"]), subject["settings"].batch_size

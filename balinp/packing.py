@@ -106,19 +106,21 @@ def unpacked_state(
     heat = checked_number(state, "predictive_temperature", 0) if chosen else None
     if heat and not rest[0]:
         raise ModelFileError("predictive_temperature must be 0 where temperature is: there are no draws to widen")
-    deviations = _unpacked_deviations(mlp, arrays, dtype) if "deviations.0" in arrays else None
+    if "deviations.0" not in arrays:
+        return BALIState(mlp, likelihood, tuple(layers), *rest, *last, heat)
+    draws = arrays["deviations.0"].shape[:1]  # as many of every layer
+    if not draws or draws[0] < 1:
+        raise ModelFileError("deviations must be draws of every layer's weights, at least one")
+    deviations = unpacked_weights("deviations", mlp, arrays, dtype, draws)
     return BALIState(mlp, likelihood, tuple(layers), *rest, *last, heat, deviations)
 
 
-def _unpacked_deviations(mlp: MLP, arrays: dict[str, np.ndarray], dtype: np.dtype) -> tuple[Any, ...]:
-    """The draws of a joint posterior, as many of every layer."""
-    draws = arrays["deviations.0"].shape[:1]
-    if not draws or draws[0] < 1:
-        raise ModelFileError("deviations must be draws of every layer's weights, at least one")
+def unpacked_weights(
+    name: str, mlp: MLP, arrays: dict[str, np.ndarray], dtype: np.dtype, draws: tuple[int, ...] = ()
+) -> tuple[Any, ...]:
+    """Weights (*draws, D_l, K_l) of every layer of ``mlp``, each checked."""
     return tuple(
-        mlp.backend.asarray(
-            _checked(f"deviations of layer {index}", arrays[f"deviations.{index}"], (*draws, d, k), dtype)
-        )
+        mlp.backend.asarray(_checked(f"{name} of layer {index}", arrays[f"{name}.{index}"], (*draws, d, k), dtype))
         for index, (d, k) in enumerate(mlp.shapes)
     )
 

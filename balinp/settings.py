@@ -30,6 +30,8 @@ class Settings:
     warmup: iterations at the mean, with noise and prior held fixed, before sampling and re-estimation begin.
     joint_iterations: the first so many iterations take the step of the joint regression (balinp.joint), at the mean,
         cut like a trust region's; sampling begins when they and the warm-up are over. 0: none.
+    averaging: ω, the weight of the newest means in the moving average that a fit of a network with hidden layers ends
+        at: of all iterations since sampling began, at first the plain one; None: the last means.
     tempering: covariances are multiplied by min(max_temperature, tempering / effective parameters per target), counted
         by what a draw does to the outputs; None: never.
     damping: δ of S = Σ = (B + δ tr(B)/K · I)⁻¹; with the tied prior B may need it to be invertible.
@@ -58,6 +60,7 @@ class Settings:
     step_scale: float | None = 0.15
     warmup: int = 10
     joint_iterations: int = 0
+    averaging: float | None = None
     tempering: float | None = 0.2
     max_temperature: float = 0.15
     damping: float = 0.0
@@ -84,6 +87,8 @@ class Settings:
         _number("rate", self.rate, 0, 1, closed=True)
         if self.step_scale is not None:
             _number("step_scale", self.step_scale, 0, 1, closed=True)
+        if self.averaging is not None:
+            _number("averaging", self.averaging, 0, 1, closed=True)
         if self.tempering is not None:
             _number("tempering", self.tempering, 0, float("inf"))
         for name in ("damping", "tolerance", "allowed_rise"):

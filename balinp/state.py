@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -52,6 +53,11 @@ class BALIState:
         """The posterior mean of every layer's weights, (D_l, K_l).   (eq:iteration)"""
         return [layer.posterior.mean for layer in self.layers]
 
+    def with_means(self, means: Sequence[Array]) -> BALIState:
+        """The same with other means (D_l, K_l) of the layers' posteriors.   (eq:averaged-means)"""
+        layers = [replace(layer, posterior=layer.posterior.with_mean(m)) for layer, m in zip(self.layers, means)]
+        return replace(self, layers=tuple(layers))
+
     def with_silent_weights_at_prior(self) -> BALIState:
         """The same with weights of inputs that were 0 in every row, but for rounding, at the prior's mean, 0. The data
         say nothing of them, and what is left of the initial ones fades only slowly; no output on those rows changes.
@@ -61,8 +67,7 @@ class BALIState:
         mean, sums = first.posterior.mean, first.statistics
         rounding = 10 * float(xp.finfo(mean.dtype).eps)  # of a standardised input
         seen = xp.diagonal(sums.gram)[:, None] > sums.count * rounding**2
-        posterior = first.posterior.with_mean(xp.where(seen, mean, xp.zeros_like(mean)))
-        return replace(self, layers=(replace(first, posterior=posterior), *self.layers[1:]))
+        return self.with_means([xp.where(seen, mean, xp.zeros_like(mean)), *self.means[1:]])
 
     @cached_property
     def posteriors(self) -> list[MatrixNormal]:

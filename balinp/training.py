@@ -17,7 +17,7 @@ from .likelihoods import Categorical, Gaussian, Likelihood
 from .mlp import MLP
 from .predictive import predict_monte_carlo
 from .settings import Settings
-from .solver import bali_step
+from .solver import bali_step, moving_rate
 from .state import BALIState, initial_state
 
 
@@ -49,8 +49,9 @@ Callback: TypeAlias = Callable[[BALIState, IterationRecord], Any]  # returning T
 
 @dataclass(frozen=True)
 class FitResult:
-    """The state after the last iteration, a record of each, whether the training loss had stopped falling, and whether
-    the fit was interrupted before it came to its end.   (eq:stopping)
+    """The state after the last iteration (with averaged means, where ``averaging`` asks for them), a record of each,
+    whether the training loss had stopped falling, and whether the fit was interrupted before it came to its end.
+    (eq:stopping, eq:averaged-means)
     """
 
     state: BALIState
@@ -66,7 +67,7 @@ class Standing:
     ``batches`` of the pass under way are done; ``losses`` is their sum in nats over rows of total weight ``rows``.
     ``drawn`` and ``generator`` are the states of the generator's bit generator at the start of that pass, where its
     partition is drawn, and now. ``seconds`` were spent. ``ended``: None, "converged", "stopped" (by a callback) or
-    "budget".
+    "budget". ``averages``: of the layers' means, once there are any.
     """
 
     state: BALIState
@@ -78,6 +79,7 @@ class Standing:
     generator: Any = None
     seconds: float = 0.0
     ended: str | None = None
+    averages: tuple[Array, ...] | None = None
 
 
 class Keeper(Protocol):
@@ -107,16 +109,16 @@ def fit(
     interrupted: Callable[[], bool] | None = None,
 ) -> FitResult:
     """Repeat ``bali_step`` until the training loss stops falling or the budget ends.
-    (eq:iteration, eq:stopping, eq:resume)
+    (eq:iteration, eq:stopping, eq:resume, eq:averaged-means)
 
     Shapes: x (N, D), y (N, K) or class indices (N,), sample_weight (N,); ``test`` a pair like (x, y). ``settings``,
     or ``preset`` ("literal": the abstract's reading alone). ``state`` continues an earlier fit. ``callbacks``, one or
-    several callables, get (state, record) after every pass over the data (full batch: every iteration); one that
-    returns True ends the fit. ``checkpoint`` is where the fit goes on from and what it keeps its standing in;
-    ``interrupted()``, asked after every iteration, ends it there. ``generator`` is a numpy Generator: the same seed
-    gives the same bits, resumed or not. Rows may be Dask arrays (``balinp.distributed``; a mini-batch then takes its
-    share of every chunk) or a RowSource (``balinp.rows``). Warns with ConvergenceWarning when the budget of iterations
-    ends first; raises as bali_step does.
+    several callables, get (state, record) after every pass over the data (full batch: every iteration), the state that
+    the fit would end at; one that returns True ends it there. ``checkpoint`` is where the fit goes on from and what it
+    keeps its standing in; ``interrupted()``, asked after every iteration, ends it there. ``generator`` is a numpy
+    Generator: the same seed gives the same bits, resumed or not. Rows may be Dask arrays (``balinp.distributed``; a
+    mini-batch then takes its share of every chunk) or a RowSource (``balinp.rows``). Warns with ConvergenceWarning when
+    the budget of iterations ends first; raises as bali_step does.
     """
     if settings is not None and preset is not None:
         raise InvalidArgumentError("give settings or preset, not both; Settings.preset(name, ...) joins them")
@@ -127,7 +129,8 @@ def fit(
     subject |= {"settings": settings, "state": state, "generator": generator}
     kept = None if checkpoint is None else checkpoint.resume(subject, mlp.backend)
     here = kept or Standing(state or initial_state(mlp, likelihood, generator, settings, x.dtype))
-    current, history, ended = here.state, list(here.history), here.ended
+    current, history, ended, averages = here.state, list(here.history), here.ended, here.averages
+    begins = max(settings.warmup, settings.joint_iterations, 0 if state is None else state.iteration)  # of averages
     done, losses, seen, drawn = here.batches, here.losses, here.rows, here.drawn
     total = float(len(x)) if sample_weight is None else float(sample_weight.sum())
     per_pass = 1 if settings.batch_size is None else -(-len(x) // settings.batch_size)
@@ -144,7 +147,7 @@ def fit(
     def standing() -> Standing:
         now = generator.bit_generator.state
         spent = time.perf_counter() - start
-        return Standing(current, tuple(history), done, losses, seen, drawn, now, spent, ended)
+        return Standing(current, tuple(history), done, losses, seen, drawn, now, spent, ended, averages)
 
     while ended is None and not cut:
         if done == 0:
@@ -152,25 +155,43 @@ def fit(
             batches = list(_batches(x, per_pass, generator, mlp.backend))
         batch_x, batch_y, weight = (_taken(array, batches[done]) for array in (x, y, sample_weight))
         current = bali_step(current, batch_x, batch_y, generator, settings, total, weight)
+        averages = averaged_means(averages, current.means, settings.averaging, current.iteration - begins)
         count = float(len(batch_y)) if weight is None else float(weight.sum())
         losses, seen, done = losses + current.training_loss * count, seen + count, (done + 1) % per_pass
         if done == 0:
-            history.append(_record(current, losses / total, test, time.perf_counter() - start))
-            stop = _any_stops(callbacks, current, history[-1])
+            model = _ends_at(current, averages)
+            history.append(_record(model, losses / total, test, time.perf_counter() - start))
+            stop = _any_stops(callbacks, model, history[-1])
             converged = has_plateaued([r.train_nll for r in history[settings.warmup :]], patience, settings.tolerance)
             ended = _ending(converged, stop, len(history) >= budget)
         cut = ended is None and interrupted is not None and interrupted()
         if checkpoint is not None:
             checkpoint.keep(standing, now=cut or ended is not None)
     if done:  # cut amid a pass
-        history.append(_record(current, losses / seen, test, time.perf_counter() - start))
+        history.append(_record(_ends_at(current, averages), losses / seen, test, time.perf_counter() - start))
     if ended == "budget" and settings.tolerance > 0:
         warn_caller(
             f"max_iterations={settings.max_iterations} ended before the training loss stopped falling by more than "
             f"{settings.tolerance:g} nats in {settings.patience} iterations; raise max_iterations",
             ConvergenceWarning,
         )
-    return FitResult(current, tuple(history), ended == "converged", cut)
+    return FitResult(_ends_at(current, averages), tuple(history), ended == "converged", cut)
+
+
+def averaged_means(
+    averages: tuple[Array, ...] | None, means: Sequence[Array], rate: float | None, count: int
+) -> tuple[Array, ...] | None:
+    """M̄ + a (M − M̄), a = max(ω, 1/count), of the layers' means after the ``count``-th iteration with draws; None before
+    that, without a ``rate`` ω, and without hidden layers, where M is exact.   (eq:averaged-means)"""
+    if rate is None or count < 1 or len(means) == 1:
+        return None
+    a = moving_rate(rate, count - 1)
+    return tuple(means if averages is None else [old + a * (new - old) for old, new in zip(averages, means)])
+
+
+def _ends_at(state: BALIState, averages: tuple[Array, ...] | None) -> BALIState:
+    """The model of a fit that ends at ``state``.   (eq:averaged-means)"""
+    return state if averages is None else state.with_means(averages)
 
 
 def _any_stops(callbacks: Callback | Sequence[Callback] | None, state: BALIState, record: IterationRecord) -> bool:

@@ -40,6 +40,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "hotter training": {"settings": {"max_temperature": 0.45}},
     "descent at every draw": {"settings": {"allowed_rise": 0.0}},
     "steps of any size": {"settings": {"trust_region": False}},
+    "last means, not averages": {"settings": {"averaging": None}},
     "no hidden layers": {"hidden_widths": ()},
 }
 

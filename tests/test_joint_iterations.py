@@ -22,7 +22,7 @@ from balinp import (
 from balinp.joint import PRODUCTS
 from balinp.learning import how_it_ended
 from balinp.passes import block_sums, data_loss
-from balinp.regressor import JOINT, NOISE_FLOOR
+from balinp.regressor import AVERAGING, JOINT, NOISE_FLOOR
 from balinp.testing import assert_residual, comparison_residual, condition_number
 from balinp.testing.gradients import dense_ggn
 from balinp.testing.oracles import vec
@@ -183,7 +183,7 @@ def test_tables_begin_with_joint_steps_unless_something_else_was_asked_for():
     ]
     assert [s.joint_iterations for s in plain] == [0] * len(plain)
     assert settings(100, settings={"joint_iterations": 0}) == Settings(
-        trust_region=True, allowed_rise=1.0, noise_floor=NOISE_FLOOR
+        trust_region=True, allowed_rise=1.0, noise_floor=NOISE_FLOOR, averaging=AVERAGING
     )  # and with the budget and rate of such fits
     assert BALIRegressor()._fit_settings(100).joint_iterations == 0  # a batch of a stream, and the fit for relevance
 

@@ -53,11 +53,13 @@ def test_statements_are_those_of_the_code():
 
 
 def test_every_setting_is_an_input():
-    """A new setting has to be stated in cases/states.py: no case may lean on a default. Joint steps and rises that a
-    trust region allows are none of the vectors': docs/porting.md says what a port that has them is checked with."""
+    """A new setting has to be stated in cases/states.py: no case may lean on a default. Joint steps, rises that a
+    trust region allows and averaged means are none of the vectors': docs/porting.md says what a port that has them is
+    checked with."""
     of_the_loop = {"batch_size", "block_rows", "block_bytes", "max_iterations", "tolerance", "patience"}
     assert Settings().joint_iterations == Settings().allowed_rise == 0
-    names = {field.name for field in fields(Settings)} - of_the_loop - {"joint_iterations", "allowed_rise"}
+    assert Settings().averaging is None
+    names = {field.name for field in fields(Settings)} - of_the_loop - {"joint_iterations", "allowed_rise", "averaging"}
     for operation in ("iteration", "epoch", "fit"):
         for case in VECTORS[operation]["cases"]:
             assert set(case["inputs"]["settings"]) - {"precision_bounds", "batch_size"} == names, case["id"]
