@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol, TypeAlias
 
+from .averaging import Averages, averaged_means, ends_at
 from .backend import Array, Backend
 from .blocks import held_rows
 from .caller import warn_caller
@@ -17,7 +18,7 @@ from .likelihoods import Categorical, Gaussian, Likelihood
 from .mlp import MLP
 from .predictive import predict_monte_carlo
 from .settings import Settings
-from .solver import bali_step, moving_rate
+from .solver import bali_step
 from .state import BALIState, initial_state
 
 
@@ -79,7 +80,7 @@ class Standing:
     generator: Any = None
     seconds: float = 0.0
     ended: str | None = None
-    averages: tuple[Array, ...] | None = None
+    averages: Averages = None
 
 
 class Keeper(Protocol):
@@ -159,7 +160,7 @@ def fit(
         count = float(len(batch_y)) if weight is None else float(weight.sum())
         losses, seen, done = losses + current.training_loss * count, seen + count, (done + 1) % per_pass
         if done == 0:
-            model = _ends_at(current, averages)
+            model = ends_at(current, averages)
             history.append(_record(model, losses / total, test, time.perf_counter() - start))
             stop = _any_stops(callbacks, model, history[-1])
             converged = has_plateaued([r.train_nll for r in history[settings.warmup :]], patience, settings.tolerance)
@@ -168,30 +169,14 @@ def fit(
         if checkpoint is not None:
             checkpoint.keep(standing, now=cut or ended is not None)
     if done:  # cut amid a pass
-        history.append(_record(_ends_at(current, averages), losses / seen, test, time.perf_counter() - start))
+        history.append(_record(ends_at(current, averages), losses / seen, test, time.perf_counter() - start))
     if ended == "budget" and settings.tolerance > 0:
         warn_caller(
             f"max_iterations={settings.max_iterations} ended before the training loss stopped falling by more than "
             f"{settings.tolerance:g} nats in {settings.patience} iterations; raise max_iterations",
             ConvergenceWarning,
         )
-    return FitResult(_ends_at(current, averages), tuple(history), ended == "converged", cut)
-
-
-def averaged_means(
-    averages: tuple[Array, ...] | None, means: Sequence[Array], rate: float | None, count: int
-) -> tuple[Array, ...] | None:
-    """M̄ + a (M − M̄), a = max(ω, 1/count), of the layers' means after the ``count``-th iteration with draws; None before
-    that, without a ``rate`` ω, and without hidden layers, where M is exact.   (eq:averaged-means)"""
-    if rate is None or count < 1 or len(means) == 1:
-        return None
-    a = moving_rate(rate, count - 1)
-    return tuple(means if averages is None else [old + a * (new - old) for old, new in zip(averages, means)])
-
-
-def _ends_at(state: BALIState, averages: tuple[Array, ...] | None) -> BALIState:
-    """The model of a fit that ends at ``state``.   (eq:averaged-means)"""
-    return state if averages is None else state.with_means(averages)
+    return FitResult(ends_at(current, averages), tuple(history), ended == "converged", cut)
 
 
 def _any_stops(callbacks: Callback | Sequence[Callback] | None, state: BALIState, record: IterationRecord) -> bool:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from balinp import MLP, BALIRegressor, Gaussian, Settings, fit
+from balinp.averaging import averaged_means
 from balinp.testing import assert_residual, comparison_residual
 from balinp.testing.residuals import THRESHOLD
-from balinp.training import averaged_means
 
 pytestmark = [pytest.mark.usefixtures("on_backend"), pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")]
 WAYS = [{"warmup": 4}, {"warmup": 2, "joint_iterations": 5}, {"warmup": 4, "batch_size": 15}]

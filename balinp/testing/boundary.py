@@ -26,7 +26,7 @@ from ..backend import NUMPY, Backend
 
 CORE = (
     *("activations", "mlp", "likelihoods", "heteroscedastic", "matrix_normal", "statistics", "regression", "settings"),
-    *("deferred", "evidence", "passes", "joint", "trust", "state", "solver", "training", "predictive"),
+    *("deferred", "evidence", "passes", "joint", "trust", "state", "solver", "averaging", "training", "predictive"),
     "joint_posterior",
 )  # backend.py and cupy_backend.py apart
 _PLAIN = {float, int, bool, str, type(None)}
