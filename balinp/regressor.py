@@ -10,7 +10,7 @@ import numpy as np
 from .backend import get_backend
 from .base import BALIEstimator
 from .errors import InvalidArgumentError
-from .heldout import FEWEST_ROWS, MOST_ROWS
+from .heldout import FEWEST_ROWS
 from .heteroscedastic import Heteroscedastic
 from .joint_posterior import affordable
 from .likelihoods import Gaussian
@@ -25,8 +25,11 @@ from .training import IterationRecord
 from .validation import Rows, as_columns, as_features, as_generator, as_regression_targets, as_sample_weight
 from .wide import InputMap
 
-# A table of up to MOST_ROWS rows begins with steps of all layers together, which take it in thirty iterations to where
-# layerwise steps need hundreds; of more rows each iteration tells so much that these are not worth their passes.
+# More rows go in mini-batches.
+WHOLE_ROWS = 20_000
+
+# A table of up to WHOLE_ROWS rows begins with steps of all layers together, which take it in thirty iterations to where
+# layerwise steps need hundreds.
 JOINT: dict[str, Any] = {"joint_iterations": 30, "warmup": 8, "rate": 0.5, "max_iterations": 300}
 
 # Of the means, over some twenty iterations: fits that differ by rounding or by a seed come closer together.
@@ -158,7 +161,7 @@ class BALIRegressor(BALIEstimator):
         return likelihood.backend.to_host(likelihood.noise_variance)
 
     def _automatic(self, rows: int) -> dict[str, Any]:
-        return {} if rows <= 20_000 else {"batch_size": 4096, "rate": 0.1, "step_scale": 0.05}
+        return {} if rows <= WHOLE_ROWS else {"batch_size": 4096, "rate": 0.1, "step_scale": 0.05}
 
     def _fit_settings(self, rows: int) -> Settings:
         settings, given = super()._fit_settings(rows), self.settings or {}
@@ -176,7 +179,7 @@ class BALIRegressor(BALIEstimator):
 
     def _table_settings(self, rows: int) -> Settings:
         settings = self._surer(super()._table_settings(rows), rows)
-        joint = settings.batch_size is None and rows <= MOST_ROWS and settings.prior == "independent"
+        joint = settings.batch_size is None and rows <= WHOLE_ROWS and settings.prior == "independent"
         if not joint or self.preset is not None or not self.hidden_widths or self.noise != "constant":
             return settings
         given = {*(self.settings or {}), *(["max_iterations"] if self.max_iterations is not None else [])}

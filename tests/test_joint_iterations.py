@@ -167,13 +167,13 @@ def test_tables_begin_with_joint_steps_unless_something_else_was_asked_for():
     def settings(rows, **parameters):
         return BALIRegressor(**parameters)._table_settings(rows)
 
-    assert settings(5_000).joint_iterations == JOINT["joint_iterations"]
+    assert settings(20_000).joint_iterations == JOINT["joint_iterations"]
     assert settings(5_000, max_iterations=70).max_iterations == 70
     assert settings(5_000, settings={"warmup": 3}).warmup == 3
     short = settings(5_000, max_iterations=12)
     assert (short.joint_iterations, short.warmup) == (6, 6)  # the rest is for weights that are drawn
     plain = [
-        settings(5_001),
+        settings(20_001),
         settings(100, batch_size=32),
         settings(100, hidden_widths=()),
         settings(100, preset="literal"),
