@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .averaging import AveragedMeans
 from .backend import Backend
 from .errors import BALIError, InvalidArgumentError, ModelFileError
 from .files import Kind, part_files, read_arrays, write_arrays
@@ -26,6 +27,7 @@ from .packing import (
 )
 from .rows import gathered
 from .settings import Settings
+from .state import BALIState
 from .training import Standing
 
 CHECKPOINT = Kind(
@@ -196,8 +198,9 @@ def _packed(standing: Standing) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     header |= {name: getattr(standing, name) for name in names}
     header["history"] = [asdict(record) for record in standing.history]
     header["dtype"] = str(standing.state.means[0].dtype)
-    backend = standing.state.mlp.backend
-    arrays |= {f"average.{l}": backend.to_host(mean) for l, mean in enumerate(standing.averages or ())}
+    averaged = standing.averaged or AveragedMeans((), 0)
+    header["averaged"] = averaged.count
+    arrays |= {f"averaged.{l}": standing.state.mlp.backend.to_host(mean) for l, mean in enumerate(averaged.means)}
     return header, arrays
 
 
@@ -219,7 +222,7 @@ def _unpacked(
         unpacked_generator(header["generator"]).bit_generator.state,
         checked_number(header, "seconds", 0),
         header["ended"],
-        unpacked_weights("average", state.mlp, arrays, dtype) if "average.0" in arrays else None,
+        _unpacked_averages(header, arrays, state, subject["settings"]),
     )
     mlp, likelihood = standing.state.mlp, standing.state.likelihood
     size, batch_size = len(subject["x"]), subject["settings"].batch_size
@@ -235,6 +238,21 @@ def _unpacked(
         if not sound:
             raise ModelFileError(f"{what} is not that of the fit")
     return standing
+
+
+def _unpacked_averages(
+    header: dict[str, Any], arrays: dict[str, np.ndarray], state: BALIState, settings: Settings
+) -> AveragedMeans | None:
+    """The averages of a fit with these ``settings`` that stands at ``state``."""
+    count = checked_count(header, "averaged")
+    most = state.iteration if settings.averaging is not None and state.is_sampled(settings) else 0
+    if count > most or {name for name in arrays if name.startswith("averaged.")} != {
+        f"averaged.{l}" for l in range(len(state.layers) if count else 0)
+    }:
+        raise ModelFileError("averaged means are not those of the fit")
+    if not count:
+        return None
+    return AveragedMeans(unpacked_weights("averaged", state.mlp, arrays, state.means[0].dtype), count)
 
 
 def _form(likelihood: Any) -> tuple[type, int | None]:

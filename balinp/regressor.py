@@ -25,7 +25,7 @@ from .training import IterationRecord
 from .validation import Rows, as_columns, as_features, as_generator, as_regression_targets, as_sample_weight
 from .wide import InputMap
 
-# More rows go in mini-batches.
+# More rows go in mini-batches, unless ``batch_size`` says otherwise, and without joint steps.
 WHOLE_ROWS = 20_000
 
 # A table of up to WHOLE_ROWS rows begins with steps of all layers together, which take it in thirty iterations to where

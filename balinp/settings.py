@@ -30,8 +30,8 @@ class Settings:
     warmup: iterations at the mean, with noise and prior held fixed, before sampling and re-estimation begin.
     joint_iterations: the first so many iterations take the step of the joint regression (balinp.joint), at the mean,
         cut like a trust region's; sampling begins when they and the warm-up are over. 0: none.
-    averaging: ω, the weight of the newest means in the moving average that a fit of a network with hidden layers ends
-        at: of all iterations since sampling began, at first the plain one; None: the last means.
+    averaging: ω, the weight of the newest means in the moving average that a fit ends at: of its iterations at drawn
+        weights, at first the plain one; None: the last means.
     tempering: covariances are multiplied by min(max_temperature, tempering / effective parameters per target), counted
         by what a draw does to the outputs; None: never.
     damping: δ of S = Σ = (B + δ tr(B)/K · I)⁻¹; with the tied prior B may need it to be invertible.

@@ -112,8 +112,7 @@ def bali_step(
     """
     mlp, likelihood, t = state.mlp, state.likelihood, state.iteration
     rate, joint = moving_rate(settings.rate, t), t < settings.joint_iterations
-    # one layer is exact: nothing to sample for
-    sampled = settings.gradients == "sampled" and len(state.layers) > 1 and state.temperature > 0
+    sampled = state.is_sampled(settings)
     weights = state.sample_weights(generator) if sampled else state.means  # eq:centred-targets
     with mlp.backend.deferred() as later:
         sums = data_sums(mlp, likelihood, weights, x, y, generator, settings, sample_weight)

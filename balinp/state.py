@@ -69,6 +69,11 @@ class BALIState:
         seen = xp.diagonal(sums.gram)[:, None] > sums.count * rounding**2
         return self.with_means([xp.where(seen, mean, xp.zeros_like(mean)), *self.means[1:]])
 
+    def is_sampled(self, settings: Settings) -> bool:
+        """Whether the next iteration is at drawn weights: one layer has nothing to sample for.
+        (eq:centred-targets)"""
+        return settings.gradients == "sampled" and len(self.layers) > 1 and self.temperature > 0
+
     @cached_property
     def posteriors(self) -> list[MatrixNormal]:
         """Every layer's posterior with its covariance tempered.   (eq:tempering)"""

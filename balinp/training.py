@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol, TypeAlias
 
-from .averaging import Averages, averaged_means, ends_at
+from .averaging import AveragedMeans, averaged_means
 from .backend import Array, Backend
 from .blocks import held_rows
 from .caller import warn_caller
@@ -29,8 +29,9 @@ class IterationRecord:
     iteration counts the calls of bali_step so far.
 
     train_nll is the mean loss the iteration met, at the weights its gradients were taken at; test_nll that of a
-    ten-draw Monte-Carlo predictive. The tuples run over the layers; noise_variance over the outputs (empty for
-    classes and for noise that depends on the input). seconds is time since the start.
+    ten-draw Monte-Carlo predictive of the state that the fit would end at. The tuples run over the layers;
+    noise_variance over the outputs (empty for classes and for noise that depends on the input). seconds is time since
+    the start.
     """
 
     iteration: int
@@ -68,7 +69,7 @@ class Standing:
     ``batches`` of the pass under way are done; ``losses`` is their sum in nats over rows of total weight ``rows``.
     ``drawn`` and ``generator`` are the states of the generator's bit generator at the start of that pass, where its
     partition is drawn, and now. ``seconds`` were spent. ``ended``: None, "converged", "stopped" (by a callback) or
-    "budget". ``averages``: of the layers' means, once there are any.
+    "budget". ``averaged`` is what the fit would end at, once weights have been drawn and where that is asked for.
     """
 
     state: BALIState
@@ -80,7 +81,7 @@ class Standing:
     generator: Any = None
     seconds: float = 0.0
     ended: str | None = None
-    averages: Averages = None
+    averaged: AveragedMeans | None = None
 
 
 class Keeper(Protocol):
@@ -113,7 +114,8 @@ def fit(
     (eq:iteration, eq:stopping, eq:resume, eq:averaged-means)
 
     Shapes: x (N, D), y (N, K) or class indices (N,), sample_weight (N,); ``test`` a pair like (x, y). ``settings``,
-    or ``preset`` ("literal": the abstract's reading alone). ``state`` continues an earlier fit. ``callbacks``, one or
+    or ``preset`` ("literal": the abstract's reading alone). ``state`` continues an earlier fit, from where that ended
+    (averaged means, if it averaged). ``callbacks``, one or
     several callables, get (state, record) after every pass over the data (full batch: every iteration), the state that
     the fit would end at; one that returns True ends it there. ``checkpoint`` is where the fit goes on from and what it
     keeps its standing in; ``interrupted()``, asked after every iteration, ends it there. ``generator`` is a numpy
@@ -130,8 +132,7 @@ def fit(
     subject |= {"settings": settings, "state": state, "generator": generator}
     kept = None if checkpoint is None else checkpoint.resume(subject, mlp.backend)
     here = kept or Standing(state or initial_state(mlp, likelihood, generator, settings, x.dtype))
-    current, history, ended, averages = here.state, list(here.history), here.ended, here.averages
-    begins = max(settings.warmup, settings.joint_iterations, 0 if state is None else state.iteration)  # of averages
+    current, history, ended, averaged = here.state, list(here.history), here.ended, here.averaged
     done, losses, seen, drawn = here.batches, here.losses, here.rows, here.drawn
     total = float(len(x)) if sample_weight is None else float(sample_weight.sum())
     per_pass = 1 if settings.batch_size is None else -(-len(x) // settings.batch_size)
@@ -148,19 +149,21 @@ def fit(
     def standing() -> Standing:
         now = generator.bit_generator.state
         spent = time.perf_counter() - start
-        return Standing(current, tuple(history), done, losses, seen, drawn, now, spent, ended, averages)
+        return Standing(current, tuple(history), done, losses, seen, drawn, now, spent, ended, averaged)
 
     while ended is None and not cut:
         if done == 0:
             losses, seen, drawn = 0.0, 0.0, None if checkpoint is None else generator.bit_generator.state
             batches = list(_batches(x, per_pass, generator, mlp.backend))
         batch_x, batch_y, weight = (_taken(array, batches[done]) for array in (x, y, sample_weight))
+        drawn_at = current.is_sampled(settings)
         current = bali_step(current, batch_x, batch_y, generator, settings, total, weight)
-        averages = averaged_means(averages, current.means, settings.averaging, current.iteration - begins)
+        if drawn_at and settings.averaging is not None:
+            averaged = averaged_means(averaged, current.means, settings.averaging)
         count = float(len(batch_y)) if weight is None else float(weight.sum())
         losses, seen, done = losses + current.training_loss * count, seen + count, (done + 1) % per_pass
         if done == 0:
-            model = ends_at(current, averages)
+            model = _ended(current, averaged)
             history.append(_record(model, losses / total, test, time.perf_counter() - start))
             stop = _any_stops(callbacks, model, history[-1])
             converged = has_plateaued([r.train_nll for r in history[settings.warmup :]], patience, settings.tolerance)
@@ -169,14 +172,19 @@ def fit(
         if checkpoint is not None:
             checkpoint.keep(standing, now=cut or ended is not None)
     if done:  # cut amid a pass
-        history.append(_record(ends_at(current, averages), losses / seen, test, time.perf_counter() - start))
+        history.append(_record(_ended(current, averaged), losses / seen, test, time.perf_counter() - start))
     if ended == "budget" and settings.tolerance > 0:
         warn_caller(
             f"max_iterations={settings.max_iterations} ended before the training loss stopped falling by more than "
             f"{settings.tolerance:g} nats in {settings.patience} iterations; raise max_iterations",
             ConvergenceWarning,
         )
-    return FitResult(ends_at(current, averages), tuple(history), ended == "converged", cut)
+    return FitResult(_ended(current, averaged), tuple(history), ended == "converged", cut)
+
+
+def _ended(state: BALIState, averaged: AveragedMeans | None) -> BALIState:
+    """The model of a fit that ends at ``state``.   (eq:averaged-means)"""
+    return state if averaged is None else state.with_means(averaged.means)
 
 
 def _any_stops(callbacks: Callback | Sequence[Callback] | None, state: BALIState, record: IterationRecord) -> bool:

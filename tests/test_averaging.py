@@ -14,7 +14,7 @@ from balinp.testing import assert_residual, comparison_residual
 from balinp.testing.residuals import THRESHOLD
 
 pytestmark = [pytest.mark.usefixtures("on_backend"), pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")]
-WAYS = [{"warmup": 4}, {"warmup": 2, "joint_iterations": 5}, {"warmup": 4, "batch_size": 15}]
+WAYS = [{"warmup": 4}, {"warmup": 0}, {"warmup": 2, "joint_iterations": 5}, {"warmup": 4, "batch_size": 15}]
 AVERAGED = Settings(averaging=0.25, max_iterations=18, tolerance=0)
 
 
@@ -57,7 +57,7 @@ def test_a_fit_ends_at_weighted_means_of_its_iterations(way):
     of the walk are those of a fit without averages, to the last bit. Controls: begun an iteration sooner or later."""
     settings = replace(AVERAGED, **way)
     per_pass = 1 if settings.batch_size is None else 3
-    begins = max(settings.warmup, settings.joint_iterations)
+    begins = max(1, settings.warmup, settings.joint_iterations)  # the first iteration is at the means, come what may
     if per_pass == 1:
         _, walk = walked(replace(settings, averaging=None))
     else:  # every iteration of the passes, by fits that end there
@@ -97,10 +97,11 @@ def averages_inside(settings, iterations):
 def test_how_much_the_average_fluctuates(rate, rho):
     """The closed form against wᵀRw with the weights that unit vectors get; control: of independent means."""
     steps = 60 + round(40 / rate)  # (1 − ω)ᵗ is below eps
-    averages = None
-    for t, unit in enumerate(np.eye(steps)):
-        averages = averaged_means(averages, [unit, unit], rate, t + 1)
-    w, lag = averages[0], np.abs(np.subtract.outer(np.arange(steps), np.arange(steps)))
+    averaged = None
+    for unit in np.eye(steps):
+        averaged = averaged_means(averaged, [unit], rate)
+    assert averaged.count == steps
+    w, lag = averaged.means[0], np.abs(np.subtract.outer(np.arange(steps), np.arange(steps)))
     variance = w @ rho**lag @ w
     closed = rate / (2 - rate) * (1 + rho * (1 - rate)) / (1 - rho * (1 - rate))
     assert_residual(comparison_residual(variance, closed, size=steps), "variance of an average", "eq:averaged-means")
@@ -124,23 +125,33 @@ def test_nothing_else_of_a_fit_changes():
 
 
 @pytest.mark.equation("eq:averaged-means")
-def test_without_hidden_layers_a_fit_ends_at_its_last_means():
-    """One layer is exact. Control: with a hidden layer it does not."""
-    for widths, same in (((2, 1), True), ((2, 5, 1), False)):
-        ends = [walked(replace(AVERAGED, averaging=rate), widths)[0].state.means for rate in (0.25, None)]
-        assert np.array_equal(*map(flat, ends)) == same
+def test_where_nothing_is_drawn_a_fit_ends_at_its_last_means():
+    """Without hidden layers, or with gradients at the means. Control: with draws it does not."""
+    for widths, gradients, same in (
+        ((2, 1), "sampled", True),
+        ((2, 5, 1), "mean", True),
+        ((2, 5, 1), "sampled", False),
+    ):
+        settings = [replace(AVERAGED, averaging=rate, gradients=gradients) for rate in (0.25, None)]
+        assert np.array_equal(*(flat(walked(s, widths)[0].state.means) for s in settings)) == same
 
 
 @pytest.mark.equation("eq:averaged-means")
 def test_a_fit_that_goes_on_from_a_state_averages_its_own_iterations():
-    """Else a model that learnt long ago would hold what comes later back; the first iteration's means are its own."""
-    first, _ = walked(AVERAGED)
-    (_, ends), (_, walk) = (
-        walked(replace(AVERAGED, averaging=rate, max_iterations=2), state=first.state) for rate in (0.25, None)
-    )
-    np.testing.assert_array_equal(flat(ends[0].means), flat(walk[0].means))
-    half = (flat(walk[0].means) + flat(walk[1].means)) / 2
-    assert_residual(comparison_residual(flat(ends[1].means), half, size=2), "second means", "eq:averaged-means")
+    """Else a model that learnt long ago would hold what comes later back. From a state that has not been sampled the
+    first iteration is at its means, and counts as little as a fit's own first."""
+    for before, undrawn in ((AVERAGED, 0), (replace(AVERAGED, warmup=9, max_iterations=3), 1)):
+        first, _ = walked(before)
+        assert (first.state.temperature == 0) == undrawn
+        after = replace(AVERAGED, warmup=0, max_iterations=3)
+        (_, ends), (_, walk) = (walked(replace(after, averaging=rate), state=first.state) for rate in (0.25, None))
+        end, at = ([flat(s.means) for s in states] for states in (ends, walk))
+        for k in range(undrawn + 1):
+            np.testing.assert_array_equal(end[k], at[k])
+        half, all_three = (at[undrawn] + at[undrawn + 1]) / 2, sum(at) / 3
+        ratio = comparison_residual(end[undrawn + 1], half, size=2)
+        assert_residual(ratio, "second means", "eq:averaged-means")
+        assert comparison_residual(all_three, half, size=2) > THRESHOLD
 
 
 def test_regressors_with_hidden_layers_average():

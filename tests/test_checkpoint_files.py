@@ -132,7 +132,39 @@ TAMPERED = {
 @pytest.mark.parametrize("change", TAMPERED.values(), ids=TAMPERED)
 def test_a_header_that_was_tampered_with_is_refused_by_name_and_remedy(change, tmp_path):
     """A zip file's checksums only tell damage by accident."""
+    assert_refused(lambda header, arrays: change(header), tmp_path)
+
+
+TAMPERED_AVERAGES = {
+    "of more iterations than there were": lambda header, arrays: header.update(averaged=7),
+    "of no iteration": lambda header, arrays: header.update(averaged=0),
+    "of one layer": lambda header, arrays: arrays.pop("fit/averaged.0"),
+    "of no layer": lambda header, arrays: [arrays.pop(f"fit/averaged.{l}") for l in (0, 1)],
+    "of another layer": lambda header, arrays: arrays.update({"fit/averaged.2": np.zeros((4, 2))}),
+    "of another shape": lambda header, arrays: arrays.update({"fit/averaged.1": np.zeros((4, 2))}),
+    "of no numbers": lambda header, arrays: arrays.update({"fit/averaged.1": np.full((6, 2), np.nan)}),
+}
+
+
+@pytest.mark.parametrize("change", TAMPERED_AVERAGES.values(), ids=TAMPERED_AVERAGES)
+def test_averages_that_were_tampered_with_are_refused(change, tmp_path):
+    assert_refused(change, tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{"averaging": None}, {"gradients": "mean"}, {"warmup": 9}])
+def test_averages_of_a_fit_that_has_none_are_refused(settings, tmp_path):
+    def change(header, arrays):
+        assert header["averaged"] == 0
+        header["averaged"] = 1
+        arrays.update({f"fit/averaged.{l}": arrays[f"fit/mean.{l}"] for l in (0, 1)})
+
+    assert_refused(change, tmp_path, **settings)
+
+
+def assert_refused(change, tmp_path, **settings):
+    """``change`` the header and the arrays of a fit's checkpoint after two passes of three mini-batches; go on."""
     arguments, options = subject("gaussian", np.float64, False, 16)
+    options["settings"] = replace(options["settings"], **settings)
     ended = []
 
     def stop(*_):
@@ -142,7 +174,7 @@ def test_a_header_that_was_tampered_with_is_refused_by_name_and_remedy(change, t
     fit(*arguments, np.random.default_rng(0), **options, callbacks=stop, checkpoint=Checkpoint(tmp_path / "ck"))
     header, arrays = files.read_arrays(tmp_path / "ck", checkpoint_kind())
     header["parts"]["fit"]["ended"] = None
-    change(header["parts"]["fit"])
+    change(header["parts"]["fit"], arrays)
     files.write_arrays(
         tmp_path / "ck", checkpoint_kind(), json.loads(json.dumps(header, default=lambda array: array.tolist())), arrays
     )

@@ -174,6 +174,7 @@ def test_tables_begin_with_joint_steps_unless_something_else_was_asked_for():
     assert (short.joint_iterations, short.warmup) == (6, 6)  # the rest is for weights that are drawn
     plain = [
         settings(20_001),
+        settings(20_001, batch_size=None),
         settings(100, batch_size=32),
         settings(100, hidden_widths=()),
         settings(100, preset="literal"),
