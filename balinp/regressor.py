@@ -32,8 +32,8 @@ WHOLE_ROWS = 20_000
 # layerwise steps need hundreds.
 JOINT: dict[str, Any] = {"joint_iterations": 30, "warmup": 8, "rate": 0.5, "max_iterations": 300}
 
-# Of the means, over some twenty iterations: fits that differ by rounding or by a seed come closer together.
-AVERAGING = 0.05
+# Of the means, over some ten iterations: fits that differ by rounding or by a seed come closer together.
+AVERAGING = 0.1
 
 # In squared deviations of y, for fits in float64 that held-out rows judge: targets without noise are predicted as
 # surely as they can be. Else the floor of Settings is what a network that fits all its rows is left with; and float32

@@ -158,6 +158,6 @@ def test_regressors_with_hidden_layers_average():
     def averaging(**parameters):
         return BALIRegressor(**parameters)._table_settings(100).averaging
 
-    assert averaging() == averaging(noise="input-dependent") == 0.05
+    assert averaging() == averaging(noise="input-dependent") == 0.1
     assert averaging(settings={"averaging": None}) is None
     assert averaging(preset="literal") is averaging(hidden_widths=()) is None
