@@ -41,6 +41,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "descent at every draw": {"settings": {"allowed_rise": 0.0}},
     "steps of any size": {"settings": {"trust_region": False}},
     "last means, not averages": {"settings": {"averaging": None}},
+    "averages over twenty iterations": {"settings": {"averaging": 0.05}},
     "no hidden layers": {"hidden_widths": ()},
 }
 
