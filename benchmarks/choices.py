@@ -1,6 +1,6 @@
 """What BALIRegressor's defaults gain or lose against other choices that its parameters and settings offer.
 
-Run: python benchmarks/choices.py [--data FOLDER] [--splits 3] [--jobs 2]
+Run: python benchmarks/choices.py [--data FOLDER] [--splits 3] [--jobs 2] [--only averages]
 
 Ten tables, and with FOLDER its boston, energy and wine; splits of their own, default_rng(1000 + s), apart from those
 of examples/uci.py: 90 % of the rows train. Every choice is fitted to the same splits as the defaults, one BLAS thread
@@ -90,9 +90,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with uci_boston.npz, uci_energy.npz and uci_wine.npz")
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="choices whose names contain this")
     options = parser.parse_args()
     names, seeds = list(tables(options.data)), range(options.splits)
     command = f"python benchmarks/choices.py{' --data FOLDER' if options.data else ''} --splits {options.splits}"
+    command += f" --only {options.only}" if options.only else ""
     print(f"Output of `{command}`; seeds {list(seeds)}; balinp {balinp.__version__}, numpy {np.__version__},")
     print(f"python {platform.python_version()}, OPENBLAS_NUM_THREADS 1.\n")
     print("Defaults: test NLL in nats a row (RMSE, CPU seconds), means over the splits. Other choices: NLL minus that")
@@ -101,6 +103,8 @@ def main() -> None:
     with get_context("spawn").Pool(options.jobs) as pool:
         found: dict[str, np.ndarray] = {}
         for choice, parameters in {"defaults": {}, **CHOICES}.items():
+            if choice != "defaults" and options.only not in choice:
+                continue
             jobs = [(name, seed, parameters) for name in names for seed in seeds]
             flat = np.array(pool.map(partial(scores, options.data), jobs, chunksize=1))
             found[choice] = flat.reshape(len(names), len(seeds), 3)
