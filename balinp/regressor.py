@@ -32,7 +32,7 @@ WHOLE_ROWS = 20_000
 # layerwise steps need hundreds.
 JOINT: dict[str, Any] = {"joint_iterations": 30, "warmup": 8, "rate": 0.5, "max_iterations": 300}
 
-# Of the means, over some ten iterations: fits that differ by rounding or by a seed come closer together.
+# Of the means, over some ten iterations: what a draw has just done to them matters less.
 AVERAGING = 0.1
 
 # In squared deviations of y, for fits in float64 that held-out rows judge: targets without noise are predicted as
