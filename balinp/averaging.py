@@ -14,13 +14,13 @@ class AveragedMeans:
     """M̄ of every layer, (D_l, K_l), over ``count`` iterations at drawn weights.   (eq:averaged-means)"""
 
     means: tuple[Array, ...]
-    count: int = 1
+    count: int
 
 
 def averaged_means(before: AveragedMeans | None, means: Sequence[Array], rate: float) -> AveragedMeans:
     """M̄ + a (M − M̄), a = max(ω, 1/count), with the layers' ``means`` M after one more such iteration; ``rate`` is ω.
     (eq:averaged-means)"""
     if before is None:
-        return AveragedMeans(tuple(means))
+        return AveragedMeans(tuple(means), 1)
     a = moving_rate(rate, before.count)
     return AveragedMeans(tuple(old + a * (new - old) for old, new in zip(before.means, means)), before.count + 1)

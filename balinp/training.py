@@ -115,13 +115,12 @@ def fit(
 
     Shapes: x (N, D), y (N, K) or class indices (N,), sample_weight (N,); ``test`` a pair like (x, y). ``settings``,
     or ``preset`` ("literal": the abstract's reading alone). ``state`` continues an earlier fit, from where that ended
-    (averaged means, if it averaged). ``callbacks``, one or
-    several callables, get (state, record) after every pass over the data (full batch: every iteration), the state that
-    the fit would end at; one that returns True ends it there. ``checkpoint`` is where the fit goes on from and what it
-    keeps its standing in; ``interrupted()``, asked after every iteration, ends it there. ``generator`` is a numpy
-    Generator: the same seed gives the same bits, resumed or not. Rows may be Dask arrays (``balinp.distributed``; a
-    mini-batch then takes its share of every chunk) or a RowSource (``balinp.rows``). Warns with ConvergenceWarning when
-    the budget of iterations ends first; raises as bali_step does.
+    (averaged means, if it averaged). ``callbacks``, one or several callables, get (state, record) after every pass over
+    the data (full batch: every iteration), the state that the fit would end at; one that returns True ends it there.
+    ``checkpoint`` is where the fit goes on from and what it keeps its standing in; ``interrupted()``, asked after every
+    iteration, ends it there. ``generator`` is a numpy Generator: the same seed gives the same bits, resumed or not.
+    Rows may be Dask arrays (``balinp.distributed``; a mini-batch then takes its share of every chunk) or a RowSource
+    (``balinp.rows``). Warns with ConvergenceWarning when the budget of iterations ends first; raises as bali_step does.
     """
     if settings is not None and preset is not None:
         raise InvalidArgumentError("give settings or preset, not both; Settings.preset(name, ...) joins them")
@@ -156,9 +155,9 @@ def fit(
             losses, seen, drawn = 0.0, 0.0, None if checkpoint is None else generator.bit_generator.state
             batches = list(_batches(x, per_pass, generator, mlp.backend))
         batch_x, batch_y, weight = (_taken(array, batches[done]) for array in (x, y, sample_weight))
-        drawn_at = current.is_sampled(settings)
+        sampled = current.is_sampled(settings)
         current = bali_step(current, batch_x, batch_y, generator, settings, total, weight)
-        if drawn_at and settings.averaging is not None:
+        if sampled and settings.averaging is not None:
             averaged = averaged_means(averaged, current.means, settings.averaging)
         count = float(len(batch_y)) if weight is None else float(weight.sum())
         losses, seen, done = losses + current.training_loss * count, seen + count, (done + 1) % per_pass

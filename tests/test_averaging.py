@@ -93,7 +93,7 @@ def averages_inside(settings, iterations):
 
 
 @pytest.mark.equation("eq:averaged-means")
-@pytest.mark.parametrize(("rate", "rho"), [(0.05, 0.85), (0.2, 0.5), (0.3, -0.4)])
+@pytest.mark.parametrize(("rate", "rho"), [(0.1, 0.85), (0.1, 0.95), (0.3, -0.4)])
 def test_how_much_the_average_fluctuates(rate, rho):
     """The closed form against wᵀRw with the weights that unit vectors get; control: of independent means."""
     steps = 60 + round(40 / rate)  # (1 − ω)ᵗ is below eps
