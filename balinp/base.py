@@ -41,8 +41,8 @@ class BALIEstimator(Parameters, Predictor):
     """What the two estimators share: the network, training, prediction blocks, saving.
 
     Attributes after fit: state_ (BALIState), history_ (IterationRecords, losses in nats per row in the units of y),
-    n_iter_, converged_, n_features_in_, feature_names_in_ (data frames only); x_scaler_ and, of no more rows than
-    inputs, x_span_ (else None), which make the network's inputs of X.
+    n_iter_, converged_, n_features_in_, feature_names_in_ (data frames only); x_scaler_ and, of rows that span less
+    than all inputs and are few, x_span_ (else None), which make the network's inputs of X.
 
     backend "cupy" does the training and the predictions on the GPU. X, y and weights may then be NumPy or CuPy arrays,
     and what comes back is of the kind that X is; checks and scales are made on the host, files are the same.

@@ -37,9 +37,9 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     precision suits most tables. The network is then compared with the one without hidden layers: of a regression that
     one has to be better by a standard error; of classes and of wide tables, which overfit sooner, it is taken unless
     the network is better by one: of classes the best of its way (LINEAR); of a regression on a wide table by two, as
-    every new row lies outside what the fit has seen, and its noise is the one that held-out rows speak for, as the rows
-    of the fit may have chosen the inputs that it sees. All see the same rows held out. Settings named in ``chosen``
-    stay. None if a fit was interrupted or there are fewer than FEWEST_ROWS.
+    new rows lie outside what the fit has seen, or far from it, and its noise is the one that held-out rows speak for,
+    as the rows of the fit may have chosen the inputs that it sees. All see the same rows held out. Settings named in
+    ``chosen`` stay. None if a fit was interrupted or there are fewer than FEWEST_ROWS.
 
     Nothing is held out of classes whose inputs occur MOST_COPIES times and more on average: a cell of a table of counts
     is in the data whole or not at all. Their fit is at the means, without draws, as there is nothing to overfit.

@@ -99,8 +99,8 @@ def _judged(estimator: Any, data: tuple[Any, ...], session: Session) -> tuple[In
 
 
 def _judged_wide(estimator: Any, data: tuple[Any, ...], session: Session) -> tuple[InputMap, HeldOut | None]:
-    """The same of no more rows than inputs, where each fit sees its inputs as its own rows alone say, and held-out rows
-    also say whether it is better off with relevance or without.   (eq:input-span, eq:held-out-choice)"""
+    """The same of few rows for their inputs, where each fit sees its inputs as its own rows say, and held-out rows also
+    say whether it is better off with relevance or without.   (eq:input-span, eq:held-out-choice)"""
     x, y, weight = data
     first, settings = estimator._fit_settings(len(x)), estimator._table_settings(len(x))
 
@@ -109,7 +109,7 @@ def _judged_wide(estimator: Any, data: tuple[Any, ...], session: Session) -> tup
         return found
 
     maps, best, chosen = InputMaps(relevance, estimator._dtype), None, estimator._knows_relevance()
-    estimator.x_span_ = Span.of_rows(x)  # so many inputs the network has, more or less
+    estimator.x_span_ = Span.if_part(x)  # so many inputs the network has, more or less
     for way in (True, False) if chosen else (False,):
         if not session.ended():
             label = ", inputs alike" if chosen and not way else ""

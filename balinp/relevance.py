@@ -36,17 +36,18 @@ def input_relevance(
 
     A fit on x · r has, for the weights of x itself, the prior N(0, r_d²/τ): inputs that did not count are kept from
     counting by accident, with one τ per layer as before. An input that is the same in all rows says nothing of itself:
-    r_d = 1. Of no more rows than inputs the fit is in coordinates of their span (eq:input-span). Shapes: x (N, D),
-    y (N, K), weight (N,), on the host; ``inputs`` is what made x of standardised inputs.
+    r_d = 1. Where few rows span less than all inputs the fit is in coordinates of the span (eq:input-span).
+    Shapes: x (N, D), y (N, K), weight (N,), on the host; ``inputs`` is what made x of standardised inputs.
     """
     short = replace(settings, max_iterations=min(settings.max_iterations, ITERATIONS))
     run, generator, span = session or Session(), np.random.default_rng(seed), None
     inputs, core = inputs or InputMap(x.dtype), mlp.backend
     if is_wide(x, settings):
         known = gathered(x)
-        varies, span = np.any(known != 0, axis=0), Span.of_rows(known)
-        inputs, mlp = replace(inputs, span=span), span.network(mlp)
-        x = span.transform(known, inputs.dtype)
+        span = Span.if_part(known)
+        if span is not None:
+            inputs, mlp = replace(inputs, span=span), span.network(mlp)
+            x = span.transform(known, inputs.dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it need not converge
         rows = on_backend(x, core), on_backend(y, core)
@@ -56,7 +57,7 @@ def input_relevance(
     if span is None:
         varies = np.diagonal(core.to_host(state.layers[0].statistics.gram))[:-1] > 0
     else:
-        weights = span.weights(weights)
+        varies, weights = np.any(known != 0, axis=0), span.weights(weights)
     size = np.sqrt(np.mean(weights**2, axis=1))
     mean = np.sqrt(np.mean(size[varies] ** 2)) if np.any(varies) else 0.0
     return np.where(varies, np.maximum(size / mean, LEAST), 1.0) if mean > 0 else np.ones_like(size)

@@ -62,7 +62,7 @@ class Trial:
     Shapes: x (N, D), y (N, K) or class indices (N,), weight (N,), on the host. ``seed`` says which rows, the same for
     all settings; a fit lacks at least one. Equal rows are held out together, so that a weight of two still is a row
     twice; of classes rows of equal inputs, lest those with one label speak for what those with another are.
-    ``inputs(x, y, weight, name)``: what a fit on these rows sees of its inputs, of a wide table learnt from them alone;
+    ``inputs(x, y, weight, name)``: what a fit on these rows sees of its inputs, of few rows learnt from them alone;
     ``label`` tells such trials apart in what is reported.   (eq:held-out-noise)
     """
 
@@ -88,7 +88,7 @@ class Trial:
 
     @property
     def wide(self) -> bool:
-        """Whether every fit learns what it sees of more inputs than it has rows.   (eq:input-span)"""
+        """Whether every fit learns what it sees of inputs that its rows are few for.   (eq:input-span)"""
         return self.inputs is not None
 
     @property

@@ -1,4 +1,4 @@
-"""Tables with no more rows than inputs: what a fit sees of its inputs, learnt from its own rows alone."""
+"""Tables with few rows for their inputs: what a fit sees of its inputs, learnt from its own rows alone."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from .mlp import MLP
 from .settings import Settings
 from .state import BALIState
 
+ROWS_PER_INPUT = 2  # at most: up to there rows are few
 ROUNDING = 1e-8  # of a row's length: nearer than that a row lies in the span
 
 
 def is_wide(x: Any, settings: Settings) -> bool:
-    """Whether the rows x (N, D) are no more than their inputs, N ≤ D, under a prior in proportion to these.
+    """Whether the rows x (N, D) are few for their inputs, N ≤ 2 D, under a prior in proportion to these.
     (eq:input-span)"""
-    return bool(len(x) <= x.shape[1]) and settings.prior == "independent"
+    return bool(len(x) <= ROWS_PER_INPUT * x.shape[1]) and settings.prior == "independent"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class Span:
         """The span of the rows x (N, D), of rank r ≤ N.   (eq:input-span)"""
         _, sizes, right = np.linalg.svd(x.astype(np.float64), full_matrices=False)
         return cls(right[sizes > sizes[0] * max(x.shape) * np.finfo(np.float64).eps].T)
+
+    @classmethod
+    def if_part(cls, x: np.ndarray) -> Span | None:
+        """The span of the rows x (N, D), or None where that is all of the inputs, r = D.   (eq:input-span)"""
+        span = cls.of_rows(x)
+        return span if span.basis.shape[1] < x.shape[1] else None
 
     @property
     def inputs(self) -> int:
@@ -88,7 +95,8 @@ class Span:
 @dataclass(frozen=True)
 class InputMap:
     """Standardised inputs as a fit sees them: less their mean over its rows, ``offset`` (D,), scaled by their
-    ``relevance`` (D,) and, of a wide table, in the coordinates of ``span``.   (eq:input-span, eq:input-relevance)"""
+    ``relevance`` (D,) and, where few rows span less than all inputs, in the coordinates of ``span``.
+    (eq:input-span, eq:input-relevance)"""
 
     dtype: Any
     offset: np.ndarray | None = None
@@ -117,5 +125,5 @@ class InputMaps:
             seen = InputMap(self._dtype, np.average(x.astype(np.float64), axis=0, weights=weight))
             if relevant:
                 seen = replace(seen, relevance=self._relevance(seen(x), y, weight, seen, name))
-            self._known[relevant, name] = replace(seen, span=Span.of_rows(seen(x)))
+            self._known[relevant, name] = replace(seen, span=Span.if_part(seen(x)))
         return self._known[relevant, name]

@@ -1,4 +1,4 @@
-"""Tables with no more rows than inputs: span and inputs of each fit's own rows, against the inputs themselves.
+"""Tables with few rows for their inputs: span and inputs of each fit's own rows, against the inputs themselves.
 
 Run: OPENBLAS_NUM_THREADS=1 python benchmarks/wide.py [--data FOLDER] [--seeds 3]
 
@@ -46,6 +46,21 @@ def three_count(rng: np.random.Generator) -> Table:
     X = rng.standard_normal((620, 300))
     y = 2 * X[:, 0] - X[:, 1] + X[:, 2] + 0.3 * rng.standard_normal(620)
     return X[:120], y[:120], X[120:], y[120:]
+
+
+def product_counts(rng: np.random.Generator) -> Table:
+    """120 rows of 90 independent inputs, of which the product of two and a third count."""
+    X = rng.standard_normal((1120, 90))
+    y = X[:, 0] * X[:, 1] + X[:, 2] + 0.3 * rng.standard_normal(1120)
+    return X[:120], y[:120], X[120:], y[120:]
+
+
+def four_factors(rng: np.random.Generator) -> Table:
+    """60 rows of 40 inputs that four numbers make but for a tenth; the target is one of these and another's square."""
+    z = rng.standard_normal((1060, 4))
+    X = z @ rng.standard_normal((4, 40)) / 2 + 0.1 * rng.standard_normal((1060, 40))
+    y = z[:, 0] + 0.5 * z[:, 1] ** 2 + 0.2 * rng.standard_normal(1060)
+    return X[:60], y[:60], X[60:], y[60:]
 
 
 def spectra(rng: np.random.Generator) -> Table:
@@ -118,6 +133,7 @@ def main() -> None:
     print("| table | rows × inputs | method | NLL | RMSE or accuracy | coverage or calibration error | seconds |")
     print("|---|---|---|---|---|---|---|")
     makers = [(all_count, False), (three_count, False), (spectra, False), (one_factor, False)]
+    makers += [(product_counts, False), (four_factors, False)]
     if options.data is not None:
         makers.append((hundred_digits(options.data), True))
     for make, classes in makers:

@@ -1,4 +1,4 @@
-"""No more rows than inputs: what fits see of them, and that predictions are as sure as they may be."""
+"""Few rows for the inputs: what fits see of them, and that predictions are as sure as they may be."""
 
 from __future__ import annotations
 
@@ -82,15 +82,48 @@ def test_rows_of_the_fit_are_in_the_span_and_others_are_not():
     assert none.transform(np.ones((1, 4)), np.float64) == pytest.approx(1)
 
 
-def test_wide_is_no_more_rows_than_inputs_under_a_prior_in_proportion_to_them():
+def test_wide_is_at_most_twice_as_many_rows_as_inputs_under_a_prior_in_proportion_to_them():
     tall, wide = Settings(), Settings.preset("classification")
-    assert [is_wide(np.zeros(shape), tall) for shape in ((3, 4), (4, 4), (5, 4))] == [True, True, False]
+    assert [is_wide(np.zeros(shape), tall) for shape in ((3, 4), (8, 4), (9, 4))] == [True, True, False]
     assert is_wide(np.zeros((3, 4)), wide)
     assert not is_wide(np.zeros((3, 4)), Settings(prior="tied"))
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((6, 9)), rng.standard_normal(6)
     for model in (BALIRegressor(preset="literal", **QUICK), BALIClassifier(preset="literal", **QUICK)):
         assert model.fit(X, y > 0).x_span_ is None, "that preset is the abstract and no more"
+
+
+@pytest.mark.equation("eq:input-span")
+@pytest.mark.parametrize("kind", [BALIRegressor, BALIClassifier])
+def test_rows_that_span_all_inputs_are_seen_as_they_are(kind):
+    """Of 15 rows of nine inputs there is a span to speak of only if inputs hang together, as indicators do."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((15, 9)), rng.integers(0, 2, 15)
+    assert Span.if_part(X) is None
+    model = kind((3,), **QUICK).fit(X, y)
+    assert model.x_span_ is None
+    assert model.state_.mlp.widths[0] == 9
+    together = np.column_stack([X[:, :8], 1 - X[:, 0]])
+    assert Span.if_part(together - together.mean(axis=0)).inputs == 9
+    model = kind((3,), **QUICK).fit(together, y)
+    assert model.x_span_.inputs == model.state_.mlp.widths[0] == 9
+
+
+@pytest.mark.equation("eq:input-span")
+@pytest.mark.parametrize(("rows", "own"), [(30, True), (31, False)])
+def test_relevance_is_of_the_rows_that_a_fit_has(rows, own, monkeypatch):
+    """Up to twice as many rows as inputs, also in the fits that lack a fifth of them; of more it is learnt once."""
+    counts, found = [], BALIRegressor._relevance
+
+    def counted(self, x, *more):
+        counts.append(len(x))
+        return found(self, x, *more)
+
+    monkeypatch.setattr(BALIRegressor, "_relevance", counted)
+    rng = np.random.default_rng(0)
+    BALIRegressor((3,), **QUICK).fit(rng.standard_normal((rows, 15)), rng.standard_normal(rows))
+    assert (counts == [rows]) != own
+    assert not own or max(counts[:5]) < rows
 
 
 def test_an_input_that_is_the_same_in_all_rows_has_relevance_one():

@@ -1,4 +1,4 @@
-"""Fits of no more rows than inputs, whole: what they find, cost, keep in files, and leave when they are interrupted."""
+"""Fits of few rows for their inputs, whole: what they find, cost, keep in files, and leave when interrupted."""
 
 from __future__ import annotations
 
