@@ -117,8 +117,8 @@ def conjugate_gradients(
 def _covariance_times(posterior: MatrixNormal, right: Array, backend: Backend) -> Array:
     """P⁻¹ R Σ for every R of ``right`` (S, D, K): one solve for all of them.   (eq:conjugate-gradients)"""
     xp, (s, d, k) = backend.xp, right.shape
-    side_by_side = xp.moveaxis(right @ posterior.column_covariance, 0, 1).reshape(d, s * k)
-    return xp.moveaxis(backend.cho_solve(posterior.row_factor, side_by_side).reshape(d, s, k), 1, 0)
+    side_by_side = xp.swapaxes(right @ posterior.column_covariance, 0, 1).reshape(d, s * k)
+    return xp.swapaxes(backend.cho_solve(posterior.row_factor, side_by_side).reshape(d, s, k), 0, 1)
 
 
 def joint_regression(

@@ -76,7 +76,9 @@ class MLP:
         """
         gradients = [output_gradient]
         for w, h in zip(reversed(weights[1:]), reversed(activations.outputs[:-1])):
-            g = gradients[-1] @ w[:-1].T  # eq:backward
+            after = gradients[-1]  # as one matrix: NumPy's @ does without BLAS where there is one output
+            g = self.backend.xp.dot(after.reshape(-1, after.shape[-1]), w[:-1].T)  # eq:backward
+            g = g.reshape(*after.shape[:-1], h.shape[-1])
             g *= self._activation.derivative(h, self.backend)
             gradients.append(g)
         return gradients[::-1]

@@ -56,5 +56,9 @@ def counting_backend(numpy_backend: Any) -> tuple[Any, list[int]]:
         def stack(*arrays: Any, **options: Any) -> Any:
             return np.stack(*arrays, **options).view(Counted)
 
+        @staticmethod
+        def dot(left: Any, right: Any) -> Any:
+            return np.matmul(np.asarray(left).view(Counted), right)
+
     library: Any = Library()
     return replace(numpy_backend, xp=library), counter
