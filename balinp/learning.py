@@ -49,7 +49,7 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
     estimator._predict_seed = int(generator.integers(2**63))
     wide = is_wide(data[0], estimator._fit_settings(len(data[0])))
     if wide and len(data[0]) <= MOST_ROWS:
-        data = tuple(gathered(rows) for rows in data)
+        data = joined_rows(*(gathered(rows) for rows in data))
     wide = wide and isinstance(data[0], np.ndarray)
     seen, held_out = (_judged_wide if wide else _judged)(estimator, data, session)
     ended = session.ended()

@@ -10,7 +10,7 @@ import numpy as np
 from .errors import ConvergenceWarning
 from .likelihoods import Gaussian
 from .mlp import MLP
-from .rows import RowSource, gathered, on_backend
+from .rows import RowSource, on_backend
 from .session import Session
 from .settings import Settings
 from .wide import InputMap, Span, is_wide
@@ -42,12 +42,11 @@ def input_relevance(
     short = replace(settings, max_iterations=min(settings.max_iterations, ITERATIONS))
     run, generator, span = session or Session(), np.random.default_rng(seed), None
     inputs, core = inputs or InputMap(x.dtype), mlp.backend
-    if is_wide(x, settings):
-        known = gathered(x)
-        span = Span.if_part(known)
+    if is_wide(x, settings) and isinstance(x, np.ndarray):
+        known, span = x, Span.if_part(x, inputs.dtype)
         if span is not None:
             inputs, mlp = replace(inputs, span=span), span.network(mlp)
-            x = span.transform(known, inputs.dtype)
+        x = known.astype(inputs.dtype) if span is None else span.transform(known, inputs.dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it need not converge
         rows = on_backend(x, core), on_backend(y, core)

@@ -14,12 +14,11 @@ from .settings import Settings
 from .state import BALIState
 
 ROWS_PER_INPUT = 2  # at most: up to there rows are few
-ROUNDING = 1e-8  # of a row's length: nearer than that a row lies in the span
 
 
 def is_wide(x: Any, settings: Settings) -> bool:
-    """Whether the rows x (N, D) are few for their inputs, N ≤ 2 D, under a prior in proportion to these.
-    (eq:input-span)"""
+    """Whether the rows x (N, D), distinct in memory, are few for their inputs, N ≤ 2 D, under a prior in proportion to
+    these.   (eq:input-span)"""
     return bool(len(x) <= ROWS_PER_INPUT * x.shape[1]) and settings.prior == "independent"
 
 
@@ -31,15 +30,16 @@ class Span:
     basis: np.ndarray
 
     @classmethod
-    def of_rows(cls, x: np.ndarray) -> Span:
-        """The span of the rows x (N, D), of rank r ≤ N.   (eq:input-span)"""
+    def of_rows(cls, x: np.ndarray, dtype: Any = None) -> Span:
+        """The span of the rows x (N, D), of rank r ≤ min(N, D); ``dtype``: in which they were rounded (None: x's own).
+        (eq:input-span)"""
         _, sizes, right = np.linalg.svd(x.astype(np.float64), full_matrices=False)
-        return cls(right[sizes > sizes[0] * max(x.shape) * np.finfo(np.float64).eps].T)
+        return cls(right[sizes > sizes[0] * max(x.shape) * np.finfo(dtype or x.dtype).eps].T)
 
     @classmethod
-    def if_part(cls, x: np.ndarray) -> Span | None:
+    def if_part(cls, x: np.ndarray, dtype: Any = None) -> Span | None:
         """The span of the rows x (N, D), or None where that is all of the inputs, r = D.   (eq:input-span)"""
-        span = cls.of_rows(x)
+        span = cls.of_rows(x, dtype)
         return span if span.basis.shape[1] < x.shape[1] else None
 
     @property
@@ -53,11 +53,12 @@ class Span:
         return float((self.inputs / len(self.basis)) ** 0.5)
 
     def transform(self, x: np.ndarray, dtype: Any) -> np.ndarray:
-        """√((r + 1)/D) (x V, ‖x − x V Vᵀ‖), (n, r + 1), for rows x (n, D).   (eq:input-span)"""
+        """√((r + 1)/D) (x V, ‖x − x V Vᵀ‖), (n, r + 1), for rows x (n, D) that were rounded in ``dtype``: what is less
+        than the root of its rounding outside is inside.   (eq:input-span)"""
         x = x.astype(np.float64)
         inside = x @ self.basis
         outside = np.linalg.norm(x - inside @ self.basis.T, axis=1)
-        outside[outside <= ROUNDING * np.linalg.norm(x, axis=1)] = 0
+        outside[outside <= np.finfo(dtype).eps ** 0.5 * np.linalg.norm(x, axis=1)] = 0
         return (self.unit * np.column_stack([inside, outside])).astype(dtype)
 
     def weights(self, first: np.ndarray) -> np.ndarray:
@@ -104,11 +105,16 @@ class InputMap:
     span: Span | None = None
 
     def __call__(self, x: Any) -> Any:
+        x = self.scaled(x)
+        if self.span is not None:
+            return self.span.transform(x, self.dtype)
+        return x if self.offset is None else x.astype(self.dtype)
+
+    def scaled(self, x: Any) -> Any:
+        """x (n, D) in the inputs themselves, in float64 where there is an offset.   (eq:input-relevance)"""
         if self.offset is not None:
             x = x.astype(np.float64) - self.offset
-        if self.relevance is not None:
-            x = x * self.relevance.astype(x.dtype)
-        return x if self.span is None else self.span.transform(x, self.dtype)
+        return x if self.relevance is None else x * self.relevance.astype(x.dtype)
 
 
 class InputMaps:
@@ -122,8 +128,10 @@ class InputMaps:
     def learnt(self, relevant: bool, x: np.ndarray, y: np.ndarray, weight: Any, name: str) -> InputMap:
         """That of the fit called ``name``, on rows x (N, D), y (N, K), weight (N,).   (eq:input-span)"""
         if (relevant, name) not in self._known:
-            seen = InputMap(self._dtype, np.average(x.astype(np.float64), axis=0, weights=weight))
+            x = x.astype(np.float64)
+            mean = np.average(x, axis=0, weights=weight)
+            seen = InputMap(self._dtype, np.where(np.all(x == x[0], axis=0), x[0], mean))  # one value less itself is 0
             if relevant:
-                seen = replace(seen, relevance=self._relevance(seen(x), y, weight, seen, name))
-            self._known[relevant, name] = replace(seen, span=Span.if_part(seen(x)))
+                seen = replace(seen, relevance=self._relevance(seen.scaled(x), y, weight, seen, name))
+            self._known[relevant, name] = replace(seen, span=Span.if_part(seen.scaled(x), self._dtype))
         return self._known[relevant, name]

@@ -94,19 +94,22 @@ def test_wide_is_at_most_twice_as_many_rows_as_inputs_under_a_prior_in_proportio
 
 
 @pytest.mark.equation("eq:input-span")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind", [BALIRegressor, BALIClassifier])
-def test_rows_that_span_all_inputs_are_seen_as_they_are(kind):
+def test_rows_that_span_all_inputs_are_seen_as_they_are(kind, dtype):
     """Of 15 rows of nine inputs there is a span to speak of only if inputs hang together, as indicators do."""
     rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((15, 9)), rng.integers(0, 2, 15)
+    X, y = rng.standard_normal((15, 9)).astype(dtype), rng.integers(0, 2, 15)
     assert Span.if_part(X) is None
     model = kind((3,), **QUICK).fit(X, y)
     assert model.x_span_ is None
     assert model.state_.mlp.widths[0] == 9
+    assert model.state_.means[0].dtype == dtype
     together = np.column_stack([X[:, :8], 1 - X[:, 0]])
     assert Span.if_part(together - together.mean(axis=0)).inputs == 9
     model = kind((3,), **QUICK).fit(together, y)
     assert model.x_span_.inputs == model.state_.mlp.widths[0] == 9
+    assert model.state_.means[0].dtype == dtype
 
 
 @pytest.mark.equation("eq:input-span")
@@ -135,19 +138,40 @@ def test_an_input_that_is_the_same_in_all_rows_has_relevance_one():
     assert 1 <= np.mean(np.delete(r, [0, 31, 59]) ** 2) <= 1 + LEAST**2, "1, and what the floor adds"
 
 
+def test_an_indicator_that_no_row_of_a_fit_has_is_the_same_in_all_of_them():
+    """Standardised it is a number whose mean over 14 rows is another by rounding; less that mean it is 0 all the same,
+    in the span or in the inputs."""
+    rng = np.random.default_rng(0)
+    for inputs in (10, 30):
+        x = rng.standard_normal((14, inputs))
+        x[:, 0] = -(17**-0.5)
+        assert np.any(x[:, 0] - np.average(x, axis=0)[0] != 0), "what is tested for"
+
+        def relevance(x, y, weight, before, name):
+            settings = Settings(max_iterations=30)
+            return input_relevance(
+                x, y, None, MLP((x.shape[1], 5, 1)), Gaussian(np.ones(1)), settings, 0, inputs=before
+            )
+
+        found = InputMaps(relevance, np.float64).learnt(True, x, rng.standard_normal((14, 1)), None, "")
+        assert found.relevance[0] == 1
+        assert found.offset[0] == x[0, 0]
+
+
 @pytest.mark.equation("eq:input-span")
-def test_a_fit_sees_nothing_of_the_rows_it_lacks():
+@pytest.mark.parametrize("inputs", [30, 6])
+def test_a_fit_sees_nothing_of_the_rows_it_lacks(inputs):
     """Inputs and targets of a held-out row change nothing of the map that the fit without it learns, nor of its state;
     those of a row that it has do."""
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((10, 30)), rng.standard_normal((10, 1))
+    x, y = rng.standard_normal((10, inputs)), rng.standard_normal((10, 1))
 
     def relevance(x, y, weight, before, name):
         return 1 + np.abs(x.T @ y)[:, 0]
 
     def found(x, y):
         maps = InputMaps(relevance, np.float64)
-        core = MLP((30, 3, 1)), Gaussian(np.ones(1))
+        core = MLP((inputs, 3, 1)), Gaussian(np.ones(1))
 
         def learnt(*rows):
             return maps.learnt(True, *rows)
@@ -160,12 +184,13 @@ def test_a_fit_sees_nothing_of_the_rows_it_lacks():
     held, kept = np.flatnonzero(out)[0], np.flatnonzero(~out)[0]
     for row, same in ((held, True), (kept, False)):
         here = np.arange(10)[:, None] == row
-        later = np.arange(30) > 0  # rows are dealt out in the order of their first inputs
+        later = np.arange(inputs) > 0  # rows are dealt out in the order of their first inputs
         other, changed = found(np.where(here & later, x + 1, x), np.where(here, 5, y))
         assert np.array_equal(changed[0][0], out), "the same rows are held out"
         assert np.array_equal(other.seen(0, out)[0], trial.seen(0, out)[0]) == same
         assert np.array_equal(changed[0][1].means[0], state.means[0]) == same
-    assert not np.any(trial.seen(0, out)[0][:, -1])
+    assert (trial.seen(0, out)[0].shape[1] == 6) == (inputs == 6), "the inputs, or eight rows' seven dimensions and one"
+    assert np.any(trial.seen(0, out)[0][:, -1]) == (inputs == 6)
 
 
 @pytest.mark.equation("eq:input-span")
