@@ -1,6 +1,6 @@
 """Tables with few rows for their inputs: span and inputs of each fit's own rows, against the inputs themselves.
 
-Run: OPENBLAS_NUM_THREADS=1 python benchmarks/wide.py [--data FOLDER] [--seeds 3]
+Run: OPENBLAS_NUM_THREADS=1 python benchmarks/wide.py [--data FOLDER] [--seeds 3] [--tables all_count ...]
 
 FOLDER holds mnist_10k.npz. Each table is fitted twice in one process: with the defaults, and with wide tables treated
 like all others (the fit proper and those that lack rows see all inputs, scaled by a relevance learnt from all rows);
@@ -124,10 +124,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tables", nargs="+", metavar="NAME", help="these of the functions here alone")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     threads = os.environ.get("OPENBLAS_NUM_THREADS", "all")
-    print(f"Output of `python benchmarks/wide.py --data FOLDER --seeds {options.seeds}`: means over as many tables.")
+    command = "python benchmarks/wide.py" + (" --data FOLDER" if options.data else "") + f" --seeds {options.seeds}"
+    command += " --tables " + " ".join(options.tables) if options.tables else ""
+    print(f"Output of `{command}`: means over as many tables.")
     versions = f"balinp {balinp.__version__}, numpy {np.__version__}, scikit-learn {sklearn.__version__}"
     print(f"{versions}, python {platform.python_version()}; {os.cpu_count()} cores, {threads} BLAS thread(s).\n")
     print("| table | rows × inputs | method | NLL | RMSE or accuracy | coverage or calibration error | seconds |")
@@ -136,6 +139,8 @@ def main() -> None:
     makers += [(product_counts, False), (four_factors, False)]
     if options.data is not None:
         makers.append((hundred_digits(options.data), True))
+    if options.tables:
+        makers = [each for each in makers if each[0].__name__ in options.tables]
     for make, classes in makers:
         found: dict[str, list[list[float]]] = {}
         for seed in range(options.seeds):
