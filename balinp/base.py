@@ -22,7 +22,7 @@ from .likelihoods import Likelihood
 from .mlp import MLP
 from .params import Parameters
 from .prediction import Predictor
-from .rows import RowSource, gathered, on_backend
+from .rows import RowSource, on_backend
 from .scales import Standardizer
 from .session import Session
 from .settings import Settings, check_integer
@@ -254,7 +254,7 @@ class BALIEstimator(Parameters, Predictor):
         is the Trial's."""
         if not self._judged(len(x), settings):
             return None
-        x, targets, weight = joined_rows(gathered(x), gathered(targets), gathered(weight))  # of a file only now
+        x, targets, weight = joined_rows(x, targets, weight)  # of a file only now
         core, kind = (self._network(), self._likelihood()), self._predictive_kind(settings)
         trial = Trial(x, targets, weight, *core, self._predict_seed, self.validation_fraction, kind, session, **more)
         return best_held_out(trial, settings, self.settings or {})

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from .rows import gathered
 
 MOST_ROWS = 1_000_000  # beyond them the search costs more than the difference between equal rows and weights can matter
 
@@ -43,10 +47,10 @@ def distinct_rows(
     return (index if kept is None else kept[index]), counts
 
 
-def joined_rows(
-    x: np.ndarray, y: np.ndarray, weight: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The distinct rows of (x, y) that have a weight, with the sums of their weights: see distinct_rows."""
+def joined_rows(x: Any, y: Any, weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The distinct rows of (x, y) that have a weight, with the sums of their weights: see distinct_rows. Rows of a file
+    or of workers are gathered."""
+    x, y, weight = (gathered(rows) for rows in (x, y, weight))
     index, weight = distinct_rows(x, y, weight)
     return (x, y, weight) if index is None else (x[index], y[index], weight)
 

@@ -49,7 +49,7 @@ def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, se
     estimator._predict_seed = int(generator.integers(2**63))
     wide = is_wide(data[0], estimator._fit_settings(len(data[0])))
     if wide and len(data[0]) <= MOST_ROWS:
-        data = joined_rows(*(gathered(rows) for rows in data))
+        data = joined_rows(*data)
     wide = wide and isinstance(data[0], np.ndarray)
     seen, held_out = (_judged_wide if wide else _judged)(estimator, data, session)
     ended = session.ended()
@@ -172,7 +172,7 @@ def learn_batch(estimator: Any, X: Any, y: Any, sample_weight: Any, first: bool)
         if estimator.x_span_ is not None:  # rows to come may lie outside what those of the fit span
             estimator.state_, estimator.x_span_ = estimator.x_span_.unfolded(estimator.state_), None
         x, targets, weight = estimator._later_data(X, y, sample_weight)
-        x, targets, weight = joined_rows(*(gathered(rows) for rows in (x, targets, weight)))
+        x, targets, weight = joined_rows(x, targets, weight)
     rows = float(len(x) if weight is None else weight.sum())
     estimator.n_rows_seen_ += rows
     settings, total = estimator._fit_settings(len(x)), estimator.n_rows_seen_

@@ -11,6 +11,8 @@ the units of the standardised target.
 - BALI core: one ``fit`` with the default settings. BALI estimator: BALIRegressor with its defaults, eight fits.
 - Bayes by Backprop (PyTorch): mean-field normal weights, local reparametrisation, prior N(0, 1), Adam 0.01, batches of
   64, 1 000 epochs; 20 draws for the prediction.
+- Bayes by Backprop, searched: the same with the prior N(0, 1/(τ·fan-in)), τ of 0.1, 0.3 and 1, and the epochs, by the
+  NLL of a fifth of its training rows; then fitted to them all. The search is in none of its seconds.
 - MAP + KFAC Laplace (PyTorch, laplace-torch): Adam 0.01, batches of 64, 500 epochs, weight decay as a prior of
   precision 1; all weights, Kronecker factors; prior precision and noise by 100 steps on the marginal likelihood.
 - Deep ensemble (PyTorch): five such networks with a learnt noise variance, a mixture.
@@ -119,8 +121,9 @@ def bali_estimator(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.
 class MeanField(torch.nn.Module):
     """A layer with independent normal weights; its outputs are drawn, not its weights (local reparametrisation)."""
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, prior_precision: float):
         super().__init__()
+        self.prior_precision = prior_precision
         self.mean = torch.nn.Parameter(torch.randn(inputs + 1, outputs) * (2 / inputs) ** 0.5)
         self.log_std = torch.nn.Parameter(torch.full((inputs + 1, outputs), -3.0))
 
@@ -130,7 +133,8 @@ class MeanField(torch.nn.Module):
         return x @ self.mean + std * torch.randn_like(std)
 
     def kl(self) -> torch.Tensor:
-        return (self.mean**2 + torch.exp(2 * self.log_std) - 2 * self.log_std - 1).sum() / 2
+        tau = self.prior_precision
+        return (tau * (self.mean**2 + torch.exp(2 * self.log_std)) - 2 * self.log_std - math.log(tau) - 1).sum() / 2
 
 
 def tensors(x: np.ndarray, y: np.ndarray) -> torch.utils.data.TensorDataset:
@@ -153,10 +157,18 @@ def loss_of(h: torch.Tensor, y: torch.Tensor, log_noise: torch.Tensor) -> torch.
     return ((y - h) ** 2 / log_noise.exp() + log_noise).mean() / 2
 
 
-def bayes_by_backprop(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, seed: int) -> Trace:
+def bayes_by_backprop(
+    x: np.ndarray,
+    y: np.ndarray,
+    x_test: np.ndarray,
+    y_test: np.ndarray,
+    seed: int,
+    precisions: tuple[float, float] = (1.0, 1.0),
+    count: int = 1000,
+) -> Trace:
     torch.manual_seed(seed)
     clock, total, inputs = Clock(), len(x), torch.tensor(x_test, dtype=torch.float32)
-    first, last = MeanField(x.shape[1], HIDDEN), MeanField(HIDDEN, 1)
+    first, last = MeanField(x.shape[1], HIDDEN, precisions[0]), MeanField(HIDDEN, 1, precisions[1])
     network, log_noise = torch.nn.Sequential(first, torch.nn.ReLU(), last), torch.zeros(1, requires_grad=True)
 
     def step(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -171,8 +183,21 @@ def bayes_by_backprop(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: 
         if epoch % 10 == 0:
             clock.look(nll)
 
-    epochs(tensors(x, y), 1000, step, [*network.parameters(), log_noise], look)
+    epochs(tensors(x, y), count, step, [*network.parameters(), log_noise], look)
     return clock.path
+
+
+def searched_bayes_by_backprop(
+    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, seed: int
+) -> Trace:
+    order = np.random.default_rng(seed).permutation(len(x))
+    kept, held = np.split(order, [round(0.8 * len(x))])
+    best = (math.inf, (1.0, 1.0), 1000)
+    for tau in (0.1, 0.3, 1.0):
+        precisions = (tau * (x.shape[1] + 1), tau * (HIDDEN + 1))
+        inner = bayes_by_backprop(x[kept], y[kept], x[held], y[held], seed, precisions)
+        best = min(best, *((nll, precisions, 10 * i) for i, (_, nll) in enumerate(inner, 1)))
+    return bayes_by_backprop(x, y, x_test, y_test, seed, *best[1:])
 
 
 def plain_network(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -243,6 +268,7 @@ METHODS = {
     "BALI core, one fit": bali_core,
     "BALI estimator, all its fits": bali_estimator,
     "Bayes by Backprop": bayes_by_backprop,
+    "Bayes by Backprop, searched": searched_bayes_by_backprop,
     "MAP + KFAC Laplace": kfac_laplace,
     "deep ensemble of 5": deep_ensemble,
     "MLPRegressor": mlp_regressor,
