@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from .heldout_heteroscedastic import held_out_heteroscedastic
 from .heldout_joint import held_out_joint
+from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian
 from .most_probable import most_probable, row_losses
 from .predictive import Predictive, moved_out, probit_probabilities
@@ -59,6 +61,11 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
         network, linear = judged(held_out_classes), judged(held_out_classes, trial.plain)
         best = _followed(CLASSIFICATION, network, network(settings), chosen, careful=1)
         other = None if best is None else _followed(LINEAR, linear, linear(settings), chosen, careful=0)
+        other = None if other is None else replace(other, mlp=trial.plain.mlp)
+    elif isinstance(trial.likelihood, Heteroscedastic):
+        network = judged(held_out_heteroscedastic)
+        best = _followed(REGRESSION, network, network(settings), chosen, careful=1)
+        other = None if best is None else judged(held_out_heteroscedastic, trial.plain)(settings)
         other = None if other is None else replace(other, mlp=trial.plain.mlp)
     else:
         network = judged(held_out_joint if trial.predictive == "joint" else held_out_noise)

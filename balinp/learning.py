@@ -16,6 +16,7 @@ from .caller import warn_caller
 from .distinct import joined_rows
 from .errors import ConvergenceWarning, InterruptedFitWarning
 from .heldout import MOST_ROWS
+from .heldout_heteroscedastic import applied_to_log_variance
 from .heldout_joint import applied_jointly
 from .persistence import json_params
 from .predictive import predict_linearized, predict_monte_carlo
@@ -122,6 +123,8 @@ def _judged_wide(estimator: Any, data: tuple[Any, ...], session: Session) -> tup
 
 def _as_judged(estimator: Any, held: HeldOut, state: BALIState, data: tuple[Any, ...], generator: Any) -> BALIState:
     """``state`` to predict with what held-out rows chose, and with more noise where its own rows contradict that."""
+    if held.log_variance is not None:
+        return applied_to_log_variance(held, state)
     if held.likelihood is None:  # classes; no hidden layers, whose noise is exact
         return held.applied(state)
     x, y, weight = estimator._moved(tuple(gathered(rows) for rows in data), state.mlp.backend)

@@ -162,7 +162,7 @@ def _monte_carlo_block(state: BALIState, samples: list[list[Array]], x: Array) -
     epistemic = xp.swapaxes(rows, 1, 2) @ rows / len(samples)  # eq:monte-carlo-predictive
     if variances is not None:
         aleatoric = xp.eye(h.shape[-1], dtype=h.dtype) * xp.mean(variances, axis=0)[:, None, :]
-        return Predictive(mean, aleatoric, epistemic, draws=h, draw_variances=variances)
+        return Predictive(mean, aleatoric, epistemic, draws=h, draw_variances=variances, normal=hotter)
     if not isinstance(likelihood, Categorical):
         return Predictive(mean, likelihood.aleatoric(mean), epistemic, draws=h, normal=hotter)
     each = likelihood.probabilities(h)

@@ -207,14 +207,14 @@ class BALIRegressor(BALIEstimator):
         return settings if known or not self._judged(rows, settings) else replace(settings, noise_floor=NOISE_FLOOR)
 
     def _undecided(self, settings: Settings) -> bool:
-        return settings.learn_noise and self.noise == "constant"
+        return settings.learn_noise
 
     def _planned(self, settings: Settings) -> bool:
         chosen = self.max_iterations is not None or "max_iterations" in (self.settings or {})
         return settings.joint_iterations > 0 and not chosen
 
     def _predictive_kind(self, settings: Settings) -> str:
-        jointly = settings.prior == "independent" and affordable(self._network())
+        jointly = settings.prior == "independent" and self.noise == "constant" and affordable(self._network())
         return "monte_carlo" if self.predictive == "joint" and not jointly else self.predictive
 
     def _outputs(self) -> int:

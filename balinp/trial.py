@@ -11,6 +11,7 @@ import numpy as np
 
 from .backend import Array
 from .errors import ConvergenceWarning
+from .heteroscedastic import Heteroscedastic
 from .likelihoods import Categorical, Gaussian
 from .mlp import MLP
 from .prediction import mapped
@@ -23,6 +24,14 @@ from .wide import InputMap
 FOLDS, DRAWS = 2, 100
 FEW_ROWS, MOST_FOLDS = 60, 5  # of fewer rows two fifths are too few to tell a noise
 ONE_FOLD_ROWS = 1_000  # of classes: a fifth of so many rows tells prior precisions apart
+
+
+@dataclass(frozen=True)
+class LogVarianceMap:
+    """ρ → a + bρ of log-variances: ``shift`` a (K,), ``slope`` b.   (eq:held-out-log-variance)"""
+
+    shift: np.ndarray
+    slope: float
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class HeldOut:
     temperature: float = 1.0
     posterior_noise: Gaussian | None = None
     mlp: MLP | None = None
+    log_variance: LogVarianceMap | None = None
 
     def applied(self, state: BALIState) -> BALIState:
         """``state`` of a fit on all rows, to predict with this noise at this temperature.   (eq:held-out-noise)
@@ -104,8 +114,12 @@ class Trial:
         return replace(self, mlp=mlp, predictive="linearized")
 
     def predicted(self, state: BALIState, x: Any, generator: Any) -> Predictive:
-        """The predictive of ``state`` at ``x`` (n, D), on the host.   (eq:held-out-noise)"""
+        """The predictive of ``state`` at ``x`` (n, D), on the host; of input-dependent noise that of the outputs
+        themselves, means and log-variances alike.   (eq:held-out-noise, eq:held-out-log-variance)"""
         core = self.mlp.backend
+        if isinstance(self.likelihood, Heteroscedastic):
+            unit = core.xp.ones(self.mlp.widths[-1], dtype=state.means[0].dtype)
+            state = replace(state, likelihood=Gaussian(unit, core))
         if self.predictive in ("linearized", "joint"):  # of the latter the mean alone is looked at
             return mapped(predict_linearized(state, core.asarray(x)), core.to_host)
         return mapped(predict_monte_carlo(state, core.asarray(x), generator, DRAWS), core.to_host)

@@ -19,6 +19,7 @@ SHELL = {"backend", "base", "cli", "classifier", "errors", "metrics", "options",
 SHELL |= {"commands", "distinct", "doctor", "evaluation", "html_report", "outputs"}
 SHELL |= {
     "heldout",
+    "heldout_heteroscedastic",
     "heldout_joint",
     "most_probable",
     "trial",
