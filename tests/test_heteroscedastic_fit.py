@@ -1,6 +1,7 @@
 """BALIRegressor(noise="input-dependent"): fits, units, files, streams. The likelihood: test_heteroscedastic.py."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,10 +64,15 @@ def test_it_beats_constant_noise_where_the_noise_depends_on_the_input(fitted):
 @pytest.mark.equation("eq:monte-carlo-predictive")
 @pytest.mark.equation("eq:linearized-predictive")
 def test_the_two_predictives(fitted):
-    """Monte Carlo is the mixture over draws of both parts; on data like the training's linearising agrees."""
+    """Monte Carlo is the mixture over draws of both parts; on data like the training's linearising agrees. At the
+    temperature that held-out rows chose the density is the normal one of the two moments (eq:held-out-log-variance)."""
     x, y, _ = noisy(300, seed=2)
     state, scaler, y_scaler = fitted.state_, fitted.x_scaler_, fitted.y_scaler_
     z, t = scaler.transform(x, np.float64), y_scaler.transform(y[:, None], np.float64)
+    judged = predict_monte_carlo(state, z, np.random.default_rng(0), 50)
+    normal = scipy.stats.norm.logpdf(t[:, 0], judged.mean[:, 0], np.sqrt(judged.covariance[:, 0, 0]))
+    assert np.allclose(judged.log_density(t, NUMPY), normal, rtol=1e-12, atol=1e-12)
+    state = replace(state, predictive_temperature=None)
     monte_carlo = predict_monte_carlo(state, z, np.random.default_rng(0), 50, block_rows=64)
     linearized = predict_linearized(state, z, block_rows=64)
     assert monte_carlo.mean.shape == linearized.mean.shape == (300, 1)
