@@ -88,6 +88,7 @@ def test_the_first_iteration_is_at_the_mean_even_without_a_warm_up():
         assert np.array_equal(one, other)
 
 
+@pytest.mark.equation("eq:mackay")
 def test_evidence_counts_at_most_nine_tenths_of_what_the_data_can_determine():
     settings = replace(LITERAL, evidence=True, prior_precision=1e-3, step_size=1e-3)
     state, x, y = problem(settings)

@@ -72,6 +72,7 @@ def test_one_record_per_pass_and_its_seconds():
     assert 0 <= result.history[-1].seconds < 600
 
 
+@pytest.mark.equation("eq:stopping")
 @pytest.mark.parametrize(("patience", "batch_size", "passes"), [(4, None, 8), (20, 20, 20), (5, 20, 6), (1, None, 6)])
 def test_patience_counts_iterations_in_whole_passes_and_three_at_least(patience, batch_size, passes):
     x, y, mlp, likelihood = data()

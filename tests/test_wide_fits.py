@@ -31,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 QUICK = {"max_iterations": 20, "random_state": 0}
 
 
+@pytest.mark.equation("eq:input-span")
 def test_few_inputs_of_many_are_found():
     """Three inputs of 300 make the target: held-out rows want relevance, and the error is less than half of what it is
     without."""
@@ -162,6 +163,7 @@ def test_the_report_says_that_the_network_has_fewer_inputs(tmp_path):
     assert "; 25 inputs seen in the span of the rows" in (tmp_path / "wide.html").read_text()
 
 
+@pytest.mark.equation("eq:held-out-choice", "eq:input-span")
 def test_hidden_layers_need_two_standard_errors(monkeypatch):
     """Of a wide regression; a network that is better by 1.5 of them does not get in, one that is by 2.5 does."""
     rng = np.random.default_rng(0)
