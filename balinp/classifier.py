@@ -68,6 +68,8 @@ class BALIClassifier(BALIEstimator):
         if first:
             if classes is None:
                 raise InvalidArgumentError("classes must be given in the first call of partial_fit, got None")
+            if np.ndim(classes) != 1:
+                raise InvalidArgumentError(f"classes must be a sequence of all labels there will be, got {classes!r}")
             self._known_classes = np.unique(as_labels(self._host(classes), len(classes)))
         try:
             return self._partial_fit(X, y, sample_weight, first)
@@ -146,8 +148,8 @@ class BALIClassifier(BALIEstimator):
         """The places of the labels among the classes; a row without weight may have any label, and gets some place."""
         unknown = np.setdiff1d(labels_present(labels, weight), self.classes_)
         if len(unknown):
-            known = list(self.classes_)
-            raise InvalidArgumentError(f"y has labels that are not among the classes {known}: {list(unknown)}")
+            known = self.classes_.tolist()
+            raise InvalidArgumentError(f"y has labels that are not among the classes {known}: {unknown.tolist()}")
         place = partial(_places, self.classes_)
         return labels.map(place) if isinstance(labels, RowSource) else place(labels)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from .backend import get_backend
 from .blocks import held_rows
 from .caller import warn_caller
 from .distinct import joined_rows
-from .errors import ConvergenceWarning, InterruptedFitWarning
+from .errors import BALIError, ConvergenceWarning, InterruptedFitWarning, InvalidArgumentError
 from .heldout import MOST_ROWS
 from .heldout_heteroscedastic import applied_to_log_variance
 from .heldout_joint import applied_jointly
@@ -37,9 +38,25 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
     Interrupted before the last, the network of the fit that was going on is the model, and the warning says so.
     """
     data = estimator._prepare_data(X, y, sample_weight)
+    _check_watched(estimator, test, callbacks)
     rows, weights = len(data[0]), sum(d * k for d, k in estimator._network().shapes)
     with calm_threads(min(rows, estimator._fit_settings(rows).batch_size or rows), weights):
         return _learnt(estimator, data, test, callbacks, session)
+
+
+def _check_watched(estimator: Any, test: Any, callbacks: Any) -> None:
+    """Refuse what the fit proper will need, before the fits that come first have taken their time."""
+    own = [] if callbacks is None else [callbacks] if callable(callbacks) else callbacks
+    if not isinstance(own, Sequence) or not all(map(callable, own)):
+        raise InvalidArgumentError(f"callbacks must be a callable or a sequence of them, got {callbacks!r}")
+    if test is None:
+        return
+    if not isinstance(test, Sequence) or len(test) != 2:
+        raise InvalidArgumentError(f"test must be a pair (X, y), got {type(test).__name__}")
+    try:
+        estimator._later_data(*test, None)
+    except BALIError as error:
+        raise type(error)(f"test: {error}") from error
 
 
 def _learnt(estimator: Any, data: tuple[Any, ...], test: Any, callbacks: Any, session: Session) -> Any:

@@ -54,12 +54,12 @@ class BALIRegressor(BALIEstimator):
     random_state, noise ("constant", or "input-dependent": the network learns a log-variance for every target beside its
     mean), relevance (a first fit finds how much each input counts, and the inputs are scaled by it),
     validation_fraction (the share of rows held out of each of two fits with either of two settings: of 5 to 5 000 rows
-    and hidden layers they choose between the settings and estimate the constant noise, for which training residuals are
-    too small, and what the posterior of predictions is to believe of it; where the regression without hidden layers
-    predicts them better by a standard error, it is the model, as ``state_.mlp.widths`` says; 0: never), backend
-    ("numpy", or "cupy": on the GPU), forgetting (for partial_fit: with every batch older rows count this share less;
-    None: see there), verbose (1: a line on stderr for each of the fits, 2: for each iteration). After fit with
-    constant noise also: noise_variance_ (outputs,), in squared units of y.
+    and hidden layers they choose between the settings and estimate the noise, for which training residuals are too
+    small, or how its log-variances are to be changed, and what the posterior of predictions is to believe of it; where
+    the regression without hidden layers predicts them better by a standard error, it is the model, as
+    ``state_.mlp.widths`` says; 0: never), backend ("numpy", or "cupy": on the GPU), forgetting (for partial_fit: with
+    every batch older rows count this share less; None: see there), verbose (1: a line on stderr for each of the fits,
+    2: for each iteration). After fit with constant noise also: noise_variance_ (outputs,), in squared units of y.
     """
 
     _estimator_type = "regressor"
@@ -106,8 +106,7 @@ class BALIRegressor(BALIEstimator):
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The predictive mean at X (n, d), (n,) or (n, outputs) as y was; with ``return_std`` also the total
         deviation."""
-        both = self._by_blocks(X, _mean_and_deviation if return_std else _mean)
-        k = self._outputs()
+        both, k = self._by_blocks(X, _mean_and_deviation if return_std else _mean), self._outputs()
         mean = self._like(X, self._shaped(both[:, :k]))
         return (mean, self._like(X, self._shaped(both[:, k:]))) if return_std else mean
 
@@ -138,7 +137,7 @@ class BALIRegressor(BALIEstimator):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The coefficient of determination R² of the predictive mean, averaged over outputs."""
         mean = np.asarray(self.predict(self._host(X)))
-        y = gathered(as_regression_targets(self._host(y), len(mean))).reshape(mean.shape)
+        y = gathered(self._with_outputs(as_regression_targets(self._host(y), len(mean)))).reshape(mean.shape)
         weight = gathered(as_sample_weight(self._host(sample_weight), len(mean)))
         residual = np.average((y - mean) ** 2, axis=0, weights=weight)
         spread = np.average((y - np.average(y, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
@@ -179,6 +178,8 @@ class BALIRegressor(BALIEstimator):
 
     def _table_settings(self, rows: int) -> Settings:
         settings = self._surer(super()._table_settings(rows), rows)
+        if rows == 1:  # which any weights fit: nothing is known of the noise, and it stays that of the size of y
+            settings = replace(settings, learn_noise=False)
         joint = settings.batch_size is None and rows <= WHOLE_ROWS and settings.prior == "independent"
         if not joint or self.preset is not None or not self.hidden_widths or self.noise != "constant":
             return settings
@@ -248,12 +249,15 @@ class BALIRegressor(BALIEstimator):
         return as_regression_targets(y, rows)
 
     def _later_targets(self, y: Any, rows: int) -> Rows:
-        columns = as_columns(as_regression_targets(y, rows))
+        return self.y_scaler_.transform(self._with_outputs(as_regression_targets(y, rows)), self._dtype)
+
+    def _with_outputs(self, targets: Rows) -> Rows:
+        columns = as_columns(targets)
         if columns.shape[1] != self._outputs():
             raise InvalidArgumentError(
                 f"y must have {self._outputs()} outputs as in the first fit, got {columns.shape[1]}"
             )
-        return self.y_scaler_.transform(columns, self._dtype)
+        return columns
 
     def _rescaled(self, p: Predictive) -> Predictive:
         scale, offset = self.y_scaler_.scale, self.y_scaler_.offset
@@ -282,10 +286,11 @@ class BALIRegressor(BALIEstimator):
         super()._check_parameters()
         if self.noise not in ("constant", "input-dependent"):
             raise InvalidArgumentError(f"noise must be 'constant' or 'input-dependent', got {self.noise!r}")
+        for name in ("shared_noise", "relevance"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise InvalidArgumentError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.shared_noise and self.noise == "input-dependent":
             raise InvalidArgumentError("shared_noise goes with noise='constant' only, got noise='input-dependent'")
-        if not isinstance(self.relevance, (bool, np.bool_)):
-            raise InvalidArgumentError(f"relevance must be True or False, got {self.relevance!r}")
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0] if self._flat_y else values

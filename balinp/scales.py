@@ -11,6 +11,7 @@ import numpy as np
 from .blocks import reduce_blocks
 from .rows import RowSource, block_rows
 
+ROUNDING = 4  # units in the last place of the largest entry, by which a constant column may vary
 OFTEN = 0.05  # black is in more of the rows of a pixel
 
 
@@ -46,7 +47,8 @@ class Standardizer:
         mean = total / count
         squares = reduce_blocks(partial(_second, largest, mean), rows, values, weights)
         deviation = np.sqrt(squares / count)
-        constant = deviation <= 10 * np.finfo(values.dtype).eps
+        # A column of float32 far from 0 may have few digits left that vary: that is not a constant one.
+        constant = extent.high - extent.low <= ROUNDING * np.spacing(largest.astype(values.dtype))
         first = extent.first
         offset = np.where(constant, first, mean * largest)
         scale = np.where(constant, np.where(first != 0, np.abs(first), 1.0), deviation * largest)

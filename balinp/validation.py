@@ -166,9 +166,11 @@ def _numeric(values: Any, name: str) -> np.ndarray:
         raise InvalidArgumentError(f"Complex data not supported: {name} has dtype {array.dtype}; pass its real part")
     if array.dtype.kind in "OUS":
         try:
-            return array.astype(np.float64, order="C")
+            return _without_missing_marks(array).astype(np.float64, order="C")
         except TypeError as error:
             raise InvalidTypeError(f"{name} must be numbers, got objects ({error}); encode them as numbers") from error
+        except OverflowError as error:
+            raise InvalidArgumentError(f"{name} must be numbers of float64, got larger ones; rescale it") from error
         except ValueError as error:
             cell = next(str(value) for value in array.flat if not _reads_as_number(value))
             raise InvalidArgumentError(
@@ -182,10 +184,18 @@ def _numeric(values: Any, name: str) -> np.ndarray:
     return array.astype(np.float64, order="C")
 
 
+def _without_missing_marks(array: np.ndarray) -> np.ndarray:
+    """``array`` with pandas' mark of a missing number as NaN, which is refused with its place."""
+    if array.dtype.kind != "O":
+        return array
+    marks = np.array([type(value).__name__ == "NAType" for value in array.flat], dtype=bool).reshape(array.shape)
+    return np.where(marks, np.nan, array) if marks.any() else array
+
+
 def _reads_as_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""A matrix that is not positive definite is reported, never carried on as NaN."""
+"""Refusals: a matrix that is not positive definite is reported, never carried on as NaN; arguments are named."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import balinp
-from balinp import NUMPY, BALIError, LayerStatistics, MatrixNormal, NotPositiveDefiniteError, Prior, layer_posterior
+from balinp import (
+    NUMPY,
+    BALIClassifier,
+    BALIError,
+    BALIRegressor,
+    LayerStatistics,
+    MatrixNormal,
+    NotPositiveDefiniteError,
+    Prior,
+    layer_posterior,
+)
 from balinp.testing import dtypes, seeds, sizes, spd_matrices
 
 REMEDY = "use a larger prior precision, float64, or remove duplicate or non-finite columns"
@@ -150,3 +160,36 @@ def test_every_refusal_is_a_bali_error_and_a_builtin_one():
     for kind in kinds:
         assert kind is BALIError or issubclass(kind, (ValueError, TypeError))
         assert (getattr(balinp, kind.__name__)) is kind
+
+
+X, Y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20.0)
+SHORT = {"hidden_widths": (4,), "max_iterations": 5, "random_state": 0}
+
+
+class NAType:
+    """What pandas puts where a number is missing."""
+
+
+@pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: BALIRegressor(**SHORT).fit(X, Y, test=3), "test must be a pair"),
+        (lambda: BALIRegressor(**SHORT).fit(X, Y, test=(X[:, :2], Y)), "test: X has 2 features"),
+        (lambda: BALIRegressor(**SHORT).fit(X, Y, callbacks=3), "callbacks must be a callable"),
+        (lambda: BALIRegressor(**SHORT).fit(X, Y, callbacks=[print, 3]), "callbacks must be a callable"),
+        (lambda: BALIRegressor(**SHORT).fit(X, np.c_[Y, Y]).score(X, Y), "y must have 2 outputs"),
+        (lambda: BALIRegressor(**SHORT, shared_noise="no").fit(X, Y), "shared_noise must be True or False"),
+        (lambda: BALIRegressor(**SHORT).fit([[1, NAType()]], [1]), "NaN in row 0, column 1"),
+        (lambda: BALIRegressor(**SHORT).fit([[10**400]], [1]), "X must be numbers of float64"),
+        (lambda: BALIClassifier(**SHORT).partial_fit(X, Y > 9, classes=3), "classes must be a sequence"),
+        (lambda: BALIClassifier(**SHORT).partial_fit(X, Y, classes=[0, 1]), r"classes \[0, 1\]: \[2.0, "),
+    ],
+)
+def test_a_refusal_names_the_argument(monkeypatch, call, said):
+    """And comes before the first fit."""
+    monkeypatch.setattr("balinp.learning._judged", None)  # the fits before the one proper
+    if "score" in call.__code__.co_names:
+        monkeypatch.undo()
+    with pytest.raises(BALIError, match=said):
+        call()

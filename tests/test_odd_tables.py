@@ -197,3 +197,10 @@ def test_text_labels_of_numpy_are_text():
     a, b = (BALIClassifier((5,), **SHORT).fit(x, labels) for labels in (names.tolist(), mapped))
     assert list(b.classes_) == ["high", "low"]
     np.testing.assert_array_equal(a.predict_proba(x), b.predict_proba(x))
+
+
+def test_one_row_tells_no_noise():
+    """The deviation elsewhere is of the size of the target, not the floor of the noise (a thousandth of it)."""
+    x, y = rows(20)
+    _, deviation = BALIRegressor((5,), **SHORT).fit(x[:1], y[:1] + 5).predict(x, return_std=True)
+    assert np.all(deviation > (y[0] + 5) / 2)

@@ -116,3 +116,16 @@ def test_what_is_rare_does_not_spoil_its_rows(monkeypatch, amount, effect):
     monkeypatch.setattr(Standardizer, "from_data", classmethod(lambda c, v, w=None, inputs=False: plain(c, v, w)))
     old = [error(seed) for seed in range(3)]
     assert 2 * np.mean(new) < np.mean(old)
+
+
+@pytest.mark.parametrize("size", [1e6, 1e7])
+def test_the_last_digits_of_float32_are_no_constant(size):
+    """Targets and inputs of deviation 1 about 10⁶ and 10⁷ have 16 or one of the steps of float32 in it: they are
+    scaled by it. Control: what varies by rounding alone, two steps, is constant."""
+    values = (np.random.default_rng(0).standard_normal((300, 1)) + size).astype(np.float32)
+    wide = values.astype(np.float64)
+    found = Standardizer.from_data(values).scale[0]
+    ratio = comparison_residual(found, wide.std(), condition=size, size=ROWS)  # differences of entries of that size
+    assert_residual(ratio, "deviation", "scales")
+    rounded = (size + np.spacing(np.float32(size)) * np.random.default_rng(1).integers(-1, 2, (300, 1))).astype("f4")
+    assert Standardizer.from_data(rounded).scale[0] > size / 2
