@@ -251,7 +251,9 @@ def negative_log_likelihood(state: BALIState, x: Array, y: Array, draws: int = 1
     predictive = predict_monte_carlo(state, x, backend.generator(0), draws)
     if not isinstance(state.likelihood, Categorical):
         return -float(predictive.log_density(y, backend).mean())
-    return float(state.likelihood.loss(backend.xp.log(predictive.probabilities), y).mean())
+    xp, p = backend.xp, predictive.probabilities
+    p = xp.maximum(p, float(xp.finfo(p.dtype).tiny))  # lest the loss take 0 times the infinite log p of other classes
+    return float(state.likelihood.loss(xp.log(p), y).mean())
 
 
 def _check_rows(x: Array, y: Array, mlp: MLP, likelihood: Likelihood, sample_weight: Array | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from balinp import BALIClassifier, BALIRegressor, InvalidArgumentError, Settings
+from balinp import BALIClassifier, BALIRegressor, InvalidArgumentError, Settings, predict_monte_carlo
 from balinp.likelihoods import Gaussian
 from balinp.mlp import MLP
 from balinp.testing import assert_residual, comparison_residual, condition_number
@@ -149,6 +149,22 @@ def test_targets_without_noise_are_predicted_as_such():
     for parameters in ({"validation_fraction": 0}, {"hidden_widths": ()}, {"preset": "literal"}):
         assert BALIRegressor(**parameters)._table_settings(100).noise_floor == 1e-4
     assert BALIRegressor()._fit_settings(100).noise_floor == 1e-4  # a batch of a stream
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_watched_rows_where_a_class_has_no_probability(dtype):
+    """Far rows of a classifier, whose other class has probability 0 exactly in each of the ten draws: their loss is
+    that of their labels, without a warning."""
+    rng = np.random.default_rng(0)
+    X, y = np.vstack([rng.standard_normal((60, 2)) + 4, rng.standard_normal((60, 2)) - 4]), np.repeat([0, 1], 60)
+    far, labels = np.array([[6000.0, 6000.0], [-6000.0, -6000.0]], dtype), np.array([0, 1])
+    model = BALIClassifier((20,), max_iterations=40, random_state=0, validation_fraction=0)
+    model.fit(X.astype(dtype), y, test=(far, labels))
+    watched = model.x_scaler_.transform(far, dtype)
+    p = predict_monte_carlo(model.state_, watched, np.random.default_rng(0), 10).probabilities
+    assert np.any(p == 0)
+    expected, found = -np.log(p[[0, 1], labels]).mean(), dtype(model.history_[-1].test_nll)
+    assert_residual(comparison_residual(found, expected, scale=1.0), "watched loss", "eq:predictive-density")
 
 
 def test_tables_of_counts_are_not_thrown_off():
