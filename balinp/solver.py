@@ -14,7 +14,7 @@ from typing import Any
 
 from .backend import Array
 from .deferred import Deferred
-from .errors import DivergenceError
+from .errors import DivergenceError, InvalidArgumentError
 from .evidence import (
     determined_share,
     effective_parameters,
@@ -106,7 +106,8 @@ def bali_step(
 
     Shapes: x (m, D), y (m, K) or labels (m,), sample_weight (m,). ``generator`` is a numpy Generator; it is asked for
     one weight draw per layer (once sampling has begun), then for the key of the rows' signs, so block_rows changes no
-    draw. Raises NotPositiveDefiniteError naming the layer, DivergenceError when the loss is no longer finite.
+    draw. Raises NotPositiveDefiniteError naming the layer, DivergenceError when the loss is no longer finite,
+    InvalidArgumentError of rows without any weight.
     (eq:ema, eq:conjugate-layer, eq:fixed-points, eq:centred-targets, eq:trust-region, eq:noise-update,
     eq:output-spread)
     """
@@ -118,6 +119,7 @@ def bali_step(
         sums = data_sums(mlp, likelihood, weights, x, y, generator, settings, sample_weight)
         mlp.backend.refuse_if(~(sums.loss < float("inf")), lambda: _diverged(sums.loss, t, settings))  # NaN as well
         count = sums.layers[0].count
+        refuse_no_weight(count)
         rows = _Rows(x, y, sample_weight, count, count if total is None else total, settings)
         regressions = []
         for l, (layer, batch) in enumerate(zip(state.layers, sums.layers)):
@@ -158,6 +160,14 @@ def bali_step(
     last = layers[-1].statistics
     likelihood = likelihood.referred_to(last.curvature / last.count)
     return BALIState(mlp, likelihood, tuple(layers), heat, next_scale, t + 1, loss / count, share)
+
+
+def refuse_no_weight(count: Any) -> None:
+    """Rows of total weight ``count`` 0 are no data: nothing can be scaled up to stand for all.   (eq:iteration)"""
+    if count == 0:
+        raise InvalidArgumentError(
+            "sample_weight must not be zero for every row, got a sum of 0; pass over a batch without weight"
+        )
 
 
 @dataclass(frozen=True)

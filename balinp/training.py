@@ -18,7 +18,7 @@ from .likelihoods import Categorical, Gaussian, Likelihood
 from .mlp import MLP
 from .predictive import predict_monte_carlo
 from .settings import Settings
-from .solver import bali_step
+from .solver import bali_step, refuse_no_weight
 from .state import BALIState, initial_state
 
 
@@ -120,7 +120,8 @@ def fit(
     ``checkpoint`` is where the fit goes on from and what it keeps its standing in; ``interrupted()``, asked after every
     iteration, ends it there. ``generator`` is a numpy Generator: the same seed gives the same bits, resumed or not.
     Rows may be Dask arrays (``balinp.distributed``; a mini-batch then takes its share of every chunk) or a RowSource
-    (``balinp.rows``). Warns with ConvergenceWarning when the budget of iterations ends first; raises as bali_step does.
+    (``balinp.rows``). A mini-batch of rows without weight is passed over. Warns with ConvergenceWarning when the budget
+    of iterations ends first; raises as bali_step does.
     """
     if settings is not None and preset is not None:
         raise InvalidArgumentError("give settings or preset, not both; Settings.preset(name, ...) joins them")
@@ -134,6 +135,7 @@ def fit(
     current, history, ended, averaged = here.state, list(here.history), here.ended, here.averaged
     done, losses, seen, drawn = here.batches, here.losses, here.rows, here.drawn
     total = float(len(x)) if sample_weight is None else float(sample_weight.sum())
+    refuse_no_weight(total)
     per_pass = 1 if settings.batch_size is None else -(-len(x) // settings.batch_size)
     patience = max(3, -(-settings.patience // per_pass))  # in passes
     budget = -(-settings.max_iterations // per_pass)
@@ -141,7 +143,7 @@ def fit(
     batches: list[Any] = []
     if done:  # amid a pass: its partition is drawn again
         generator.bit_generator.state = drawn
-        batches = list(_batches(x, per_pass, generator, mlp.backend))
+        batches = _weighed_batches(x, sample_weight, per_pass, generator, mlp.backend)
     if kept is not None:
         generator.bit_generator.state = here.generator
 
@@ -153,14 +155,14 @@ def fit(
     while ended is None and not cut:
         if done == 0:
             losses, seen, drawn = 0.0, 0.0, None if checkpoint is None else generator.bit_generator.state
-            batches = list(_batches(x, per_pass, generator, mlp.backend))
+            batches = _weighed_batches(x, sample_weight, per_pass, generator, mlp.backend)
         batch_x, batch_y, weight = (_taken(array, batches[done]) for array in (x, y, sample_weight))
         sampled = current.is_sampled(settings)
         current = bali_step(current, batch_x, batch_y, generator, settings, total, weight)
         if sampled and settings.averaging is not None:
             averaged = averaged_means(averaged, current.means, settings.averaging)
         count = float(len(batch_y)) if weight is None else float(weight.sum())
-        losses, seen, done = losses + current.training_loss * count, seen + count, (done + 1) % per_pass
+        losses, seen, done = losses + current.training_loss * count, seen + count, (done + 1) % len(batches)
         if done == 0:
             model = _ended(current, averaged)
             history.append(_record(model, losses / total, test, time.perf_counter() - start))
@@ -203,6 +205,15 @@ def has_plateaued(losses: Sequence[float], patience: int, tolerance: float) -> b
     if tolerance == 0 or len(losses) < 2 * patience:
         return False
     return median(losses[-2 * patience : -patience]) - median(losses[-patience:]) < tolerance
+
+
+def _weighed_batches(x: Array, sample_weight: Array | None, count: int, generator: Any, backend: Backend) -> list[Any]:
+    """The batches of a pass but for those whose rows are all without weight: nothing of them could stand for the data.
+    (eq:iteration)"""
+    batches = list(_batches(x, count, generator, backend))
+    if sample_weight is None or count == 1:
+        return batches
+    return [rows for rows in batches if float(_taken(sample_weight, rows).sum()) != 0]
 
 
 def _batches(x: Array, count: int, generator: Any, backend: Backend) -> Iterator[Any]:
@@ -252,6 +263,7 @@ def negative_log_likelihood(state: BALIState, x: Array, y: Array, draws: int = 1
     if not isinstance(state.likelihood, Categorical):
         return -float(predictive.log_density(y, backend).mean())
     xp, p = backend.xp, predictive.probabilities
+    assert p is not None
     p = xp.maximum(p, float(xp.finfo(p.dtype).tiny))  # lest the loss take 0 times the infinite log p of other classes
     return float(state.likelihood.loss(xp.log(p), y).mean())
 

@@ -74,7 +74,13 @@ def bits(result):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("kind", "weighted", "batch_size"),
-    [("gaussian", False, None), ("gaussian", True, 16), ("classes", False, 7), ("input-dependent", False, 16)],
+    [
+        ("gaussian", False, None),
+        ("gaussian", True, 16),
+        ("gaussian", "few", 4),
+        ("classes", False, 7),
+        ("input-dependent", False, 16),
+    ],
 )
 def test_a_core_fit_killed_after_any_iteration_goes_on_to_the_same_bits(
     kind, weighted, batch_size, dtype, bit_generator, tmp_path, monkeypatch

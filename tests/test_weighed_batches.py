@@ -1,5 +1,5 @@
 """What a batch that stands for more rows, and rows with weights, change: the trust region, the spread of the outputs,
-the Gram matrices and predictions of a noise that depends on the input."""
+the Gram matrices and predictions of a noise that depends on the input, batches without any weight."""
 
 from dataclasses import replace
 
@@ -8,11 +8,15 @@ import pytest
 
 from balinp import (
     MLP,
+    BALIRegressor,
+    Categorical,
     Gaussian,
     Heteroscedastic,
+    InvalidArgumentError,
     MatrixNormal,
     Settings,
     bali_step,
+    fit,
     initial_state,
     predict_linearized,
 )
@@ -140,3 +144,61 @@ def test_linearised_predictions_have_the_noise_of_an_uncertain_log_variance():
     assert_residual(comparison_residual(found, expected, condition=size), "noise", "eq:heteroscedastic-aleatoric")
     assert np.max(found - without) > 0.01 * np.max(found)
     assert np.max(np.abs(found - of_means)) > 0.01 * np.max(found)
+
+
+@pytest.mark.equation("eq:iteration")
+def test_a_batch_without_weight_is_passed_over():
+    """Three rows of ten count: to the bit the iterations by hand on the batches that hold one, also where the fit is
+    interrupted after the first of them, which is not the first batch."""
+    settings = replace(LITERAL, batch_size=2, max_iterations=15, tolerance=0)
+    state, x, y, _ = problem(Gaussian(np.array([0.5, 2.0])), (3, 5, 2), n=10, settings=settings)
+    w = np.isin(np.arange(10), (0, 4, 7)).astype(float)
+
+    def fitted(**more):
+        arguments = state.mlp, state.likelihood, np.random.default_rng(3), settings
+        return fit(x, y, *arguments, state=state, sample_weight=w, **more)
+
+    expected, rng, passed, seen = [state], np.random.default_rng(3), [], []
+    for _ in range(3):  # 15 batches
+        order = rng.permutation(10)
+        for batch in order.reshape(5, 2):
+            passed.append(w[batch].sum() == 0)
+            if not passed[-1]:
+                expected.append(bali_step(expected[-1], x[batch], y[batch], rng, settings, 3.0, w[batch]))
+        seen.append(len(expected) - 1)
+    assert passed[0]
+    result, cut = fitted(), fitted(interrupted=lambda: True)
+    assert [record.iteration for record in result.history] == seen
+    assert [record.iteration for record in cut.history] == [1]
+    assert cut.history[0].train_nll == expected[1].training_loss
+    for got, by_hand in ((result.state, expected[-1]), (cut.state, expected[1])):
+        for one, other in zip(got.means, by_hand.means):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
+def test_rows_of_a_file_without_weight_add_nothing(tmp_path):
+    """Four rows of 64 count, in batches of four, most of which are without weight; 32 iterations are two passes."""
+    rng = np.random.default_rng(0)
+    w = (np.arange(64) < 4).astype(float)
+    for name, values in (("x", rng.standard_normal((64, 2))), ("y", rng.standard_normal(64)), ("w", w)):
+        np.save(tmp_path / f"{name}.npy", values)
+    x, y, weight = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xyw")
+    model = BALIRegressor((4,), batch_size=4, max_iterations=32, random_state=0, validation_fraction=0)
+    model.fit(x, y, sample_weight=weight)
+    assert len(model.history_) == 2
+    assert 2 <= model.n_iter_ <= 8
+    assert np.all(np.isfinite(model.predict(x)))
+
+
+@pytest.mark.parametrize("likelihood", [Gaussian(np.ones(2)), Categorical(), Heteroscedastic()])
+def test_rows_without_any_weight_are_refused(likelihood):
+    """By an iteration and by a fit, in whole or in batches."""
+    state, x, y, w = problem(likelihood, (3, 5, 4 if isinstance(likelihood, Heteroscedastic) else 2))
+    y, none = (y[:, 0] > 0).astype(int) if isinstance(likelihood, Categorical) else y, 0 * w
+    with pytest.raises(InvalidArgumentError, match="sample_weight must not be zero for every row, got a sum of 0"):
+        bali_step(state, x, y, np.random.default_rng(0), LITERAL, sample_weight=none)
+    for size in (None, 7):
+        settings = replace(LITERAL, batch_size=size)
+        with pytest.raises(InvalidArgumentError, match="sample_weight must not be zero for every row"):
+            fit(x, y, state.mlp, likelihood, np.random.default_rng(0), settings, sample_weight=none)
