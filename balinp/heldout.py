@@ -41,7 +41,7 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     the network is better by one: of classes the best of its way (LINEAR); of a regression on a wide table by two, as
     new rows lie outside what the fit has seen, or far from it, and its noise is the one that held-out rows speak for,
     as the rows of the fit may have chosen the inputs that it sees. All see the same rows held out. Settings named in
-    ``chosen`` stay. None if a fit was interrupted or there are fewer than FEWEST_ROWS.
+    ``chosen`` stay. None if a fit was interrupted, there are fewer than FEWEST_ROWS, or no two to be told apart.
 
     Nothing is held out of classes whose inputs occur MOST_COPIES times and more on average: a cell of a table of counts
     is in the data whole or not at all. Their fit is at the means, without draws, as there is nothing to overfit.
@@ -50,7 +50,7 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     if classes and trial.copies >= MOST_COPIES:
         gradients = settings.gradients if "gradients" in chosen else "mean"
         return HeldOut(replace(settings, gradients=gradients), float("nan"), np.empty(0))
-    if len(trial.x) < FEWEST_ROWS:
+    if len(trial.x) < FEWEST_ROWS or trial.groups == 1:
         return None
     number, wide = count(1), trial.wide
 

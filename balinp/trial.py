@@ -5,6 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -90,11 +93,27 @@ class Trial:
 
     @property
     def folds(self) -> int:
-        """How many such fits: two, one of many labelled rows, which take long, or of few rows up to five.
-        (eq:held-out-choice)"""
+        """How many such fits: two, one of many labelled rows, which take long, or of few rows up to five; no more than
+        there are rows to tell apart.   (eq:held-out-choice)"""
+        asked = FOLDS
         if len(self.x) < FEW_ROWS:
-            return min(MOST_FOLDS, int(1 / self.fraction))
-        return 1 if isinstance(self.likelihood, Categorical) and len(self.x) >= ONE_FOLD_ROWS else FOLDS
+            asked = min(MOST_FOLDS, int(1 / self.fraction))
+        elif isinstance(self.likelihood, Categorical) and len(self.x) >= ONE_FOLD_ROWS:
+            asked = 1
+        return min(asked, self.groups)
+
+    @cached_property
+    def _group(self) -> np.ndarray:
+        """The number (N,) of the group that each row is held out with."""
+        classes = isinstance(self.likelihood, Categorical)
+        alike = self.x if classes else np.column_stack([self.x, self.y])
+        found: np.ndarray = np.unique(alike, axis=0, return_inverse=True)[1].reshape(-1)
+        return found
+
+    @property
+    def groups(self) -> int:
+        """How many groups of rows there are that are held out together.   (eq:held-out-choice)"""
+        return int(self._group.max()) + 1
 
     @property
     def wide(self) -> bool:
@@ -128,13 +147,9 @@ class Trial:
         """Per fit (which rows it lacked, its state, its predictive of them); ``label`` tells fits apart in what is
         reported. None if one was interrupted.   (eq:held-out-noise)"""
         core, generator, found = self.mlp.backend, np.random.default_rng(self.seed), []
-        classes = isinstance(self.likelihood, Categorical)
-        alike = self.x if classes else np.column_stack([self.x, self.y])
-        _, group = np.unique(alike, axis=0, return_inverse=True)
-        groups = group.max() + 1
-        place, share = generator.permutation(groups)[group.reshape(-1)] / groups, max(self.fraction, 1 / groups)
+        place = generator.permutation(self.groups)[self._group]
         for k in range(self.folds):
-            out = (place >= k * share) & (place < (k + 1) * share)  # of places in [0, 1), one at least
+            out = (place >= self._bound(k)) & (place < self._bound(k + 1))
             kept = None if self.weight is None else core.asarray(self.weight[~out])
             name, mlp = f"held-out rows {k + 1} of {self.folds}{self.label}{label}", self.mlp
             x, missing = self.seen(k, out)
@@ -152,6 +167,12 @@ class Trial:
                 return None
             found.append((out, result.state, self.predicted(result.state, missing, generator)))
         return found
+
+    def _bound(self, k: int) -> int:
+        """How many groups the first ``k`` fits lack together, one at least each: by whole numbers, as 3 × 0.2 > 3/5.
+        (eq:held-out-noise)"""
+        fraction = Fraction(float(self.fraction)).limit_denominator(10**6)  # 1/5, not the number next to it
+        return ceil(k * max(fraction * self.groups, Fraction(1)))
 
     def seen(self, k: int, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The inputs of the rows kept and of those that are ``out`` (N,) of fit ``k``, as that fit sees them.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from balinp import BALIClassifier, BALIRegressor, InvalidArgumentError, Settings, predict_monte_carlo
-from balinp.likelihoods import Gaussian
+from balinp.heldout import best_held_out
+from balinp.likelihoods import Categorical, Gaussian
 from balinp.mlp import MLP
 from balinp.testing import assert_residual, comparison_residual, condition_number
 from balinp.trial import Trial
@@ -31,6 +32,40 @@ def test_of_few_rows_every_one_is_held_out_once():
         held = np.array([out for out, _, _ in trial.results(Settings(max_iterations=2))]).sum(axis=0)
         assert held.max() == 1
         assert held.sum() == (n if folds * fraction == 1 else held.sum()) >= folds
+
+
+def shares(x, y, likelihood, outputs):
+    """How many rows each of the fits lacks, and how often each row is lacking."""
+    trial = Trial(x, y, None, MLP((x.shape[1], 2, outputs)), likelihood, 0, 0.2, "linearized")
+    out = np.array([out for out, _, _ in trial.results(Settings(max_iterations=2))])
+    assert len(out) == trial.folds
+    return sorted(out.sum(axis=1).tolist()), out.sum(axis=0).tolist()
+
+
+@pytest.mark.equation("eq:held-out-choice")
+def test_shares_of_few_rows_differ_by_one_at_most():
+    """3 × 0.2 is above 3/5 in floating point: of five rows one fit lacked two and one none. Of fewer different rows
+    than shares each is lacking from a fit of its own, and no fit lacks none."""
+    for n in (5, 6, 7, 10, 13, 15, 20, 25, 35, 55):
+        x, y = rows(n)
+        sizes, times = shares(x, y[:, None], Gaussian(np.ones(1)), 1)
+        assert sum(sizes) == n
+        assert max(sizes) - min(sizes) <= 1, (n, sizes)
+        assert times == [1] * n
+    x, labels = np.repeat([[0.0], [1.0], [2.0]], 2, axis=0), np.array([0, 1] * 3)
+    assert shares(x, labels, Categorical(), 2) == ([2, 2, 2], [1] * 6)
+
+
+@pytest.mark.equation("eq:held-out-choice")
+def test_rows_that_cannot_be_told_apart_are_not_held_out():
+    """Six classes at one input, which a fit has either all or none of; negative control: two inputs."""
+    labels = np.arange(6)
+    for x, some in ((np.zeros((6, 1)), False), (labels[:, None] % 2.0, True)):
+        trial = Trial(x, labels, None, MLP((1, 2, 6)), Categorical(), 0, 0.2, "linearized")
+        settings = Settings.preset("classification", max_iterations=2)
+        assert (best_held_out(trial, settings) is not None) == some
+    model = BALIClassifier((3,), **SHORT).fit(np.zeros((6, 1)), labels)
+    assert model.predict_proba([[0.0]]).shape == (1, 6)
 
 
 @pytest.mark.equation("eq:held-out-joint")
