@@ -70,9 +70,10 @@ class BALIState:
         return self.with_means([xp.where(seen, mean, xp.zeros_like(mean)), *self.means[1:]])
 
     def is_sampled(self, settings: Settings) -> bool:
-        """Whether the next iteration is at drawn weights: one layer has nothing to sample for.
-        (eq:centred-targets)"""
-        return settings.gradients == "sampled" and len(self.layers) > 1 and self.temperature > 0
+        """Whether the next iteration is at drawn weights: one layer has nothing to sample for, and a joint step, of a
+        state that has been sampled too, is at the mean.   (eq:centred-targets, eq:joint-step)"""
+        asked = settings.gradients == "sampled" and self.iteration >= settings.joint_iterations
+        return asked and len(self.layers) > 1 and self.temperature > 0
 
     @cached_property
     def posteriors(self) -> list[MatrixNormal]:

@@ -150,6 +150,24 @@ def test_sampling_begins_when_the_joint_steps_are_over():
     assert noise[0] == noise[1] == 1 != noise[2]  # learnt from the end of the warm-up on
 
 
+@on_every_backend
+@pytest.mark.equation("eq:joint-step")
+def test_a_joint_step_is_at_the_mean_of_a_sampled_state_too():
+    """The loss that an iteration of a fit gone on with meets is that at the means; control: a layerwise one, at a draw,
+    meets another."""
+    x, y = curve()
+    layerwise = Settings(max_iterations=15, tolerance=0)
+    state = fit(x, y, MLP((2, 6, 1)), Gaussian(np.ones(1)), np.random.default_rng(0), layerwise).state
+    assert state.temperature > 0
+    at_mean = state.likelihood.loss(state.mlp.forward(state.means, x).outputs[-1], y).mean()
+    ratios = []
+    for settings in (replace(layerwise, joint_iterations=state.iteration + 1), layerwise):
+        after = bali_step(state, x, y, np.random.default_rng(1), settings)
+        ratios.append(comparison_residual(after.training_loss, at_mean, size=len(x)))
+    assert_residual(ratios[0], "loss of a joint iteration", "eq:joint-step")
+    assert ratios[1] > THRESHOLD
+
+
 def test_joint_steps_need_the_independent_prior():
     with pytest.raises(InvalidArgumentError, match="prior='independent' only, got prior='tied'"):
         Settings(prior="tied", joint_iterations=3)
