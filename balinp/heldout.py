@@ -26,6 +26,15 @@ MOST_COPIES = 10  # of an input, on average: of so many the counts of classes le
 Ways: TypeAlias = tuple[tuple[dict[str, Any], ...], ...]
 Judge: TypeAlias = Callable[[Settings], HeldOut | None]
 REGRESSION: Ways = (({"prior_precision": 0.003, "max_temperature": 0.03},),)  # curves that the defaults take for noise
+CURVES: Ways = (
+    (
+        {  # of one input or two that bend faster than the beginning of a default fit can follow
+            **{"prior_precision": 0.001, "evidence": False, "max_temperature": 0.03},
+            **{"joint_iterations": 100, "warmup": 100},
+        },
+    ),
+)
+CURVE_INPUTS, CURVE_ITERATIONS = 2, 200  # of more inputs rows are too far apart to show such bends; less have no draws
 CLASSIFICATION: Ways = (({"prior_precision": 0.06}, {"prior_precision": 0.25}), ({"prior_precision": 0.003},))
 PLAIN: dict[str, Any] = {"joint_iterations": 0, "trust_region": False}  # what one exact layer has no use for
 LINEAR: Ways = (({"prior_precision": 0.25}, {"prior_precision": 4.0}),)  # of classes without hidden layers
@@ -36,7 +45,8 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
 
     The variants lie on ways (REGRESSION, CLASSIFICATION) that are followed as long as it gets better, the first that
     gets better to its end and no other; for classes, better by a standard error of the difference: the default prior
-    precision suits most tables. The network is then compared with the one without hidden layers: of a regression that
+    precision suits most tables. A regression of one or two inputs has a way more (CURVES), from the best so far. The
+    network is then compared with the one without hidden layers: of a regression that
     one has to be better by a standard error; of classes and of wide tables, which overfit sooner, it is taken unless
     the network is better by one: of classes the best of its way (LINEAR); of a regression on a wide table by two, as
     new rows lie outside what the fit has seen, or far from it, and its noise is the one that held-out rows speak for,
@@ -70,6 +80,9 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     else:
         network = judged(held_out_joint if trial.predictive == "joint" else held_out_noise)
         best = _followed(REGRESSION, network, network(settings), chosen, careful=0)
+        if trial.x.shape[1] <= CURVE_INPUTS and settings.joint_iterations > 0:
+            ways = CURVES if settings.max_iterations >= CURVE_ITERATIONS else ()
+            best = _followed(ways, network, best, chosen, careful=0)
         other = None if best is None else judged(held_out_plain if wide else held_out_linear)(settings)
     if best is None or other is None:
         return None
