@@ -45,8 +45,8 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
 
     The variants lie on ways (REGRESSION, CLASSIFICATION) that are followed as long as it gets better, the first that
     gets better to its end and no other; for classes, better by a standard error of the difference: the default prior
-    precision suits most tables. A regression of one or two inputs has a way more (CURVES), from the best so far. The
-    network is then compared with the one without hidden layers: of a regression that
+    precision suits most tables. A regression of one or two inputs has a way more (CURVES), from the best so far, which
+    has to be better by one too. The network is then compared with the one without hidden layers: of a regression that
     one has to be better by a standard error; of classes and of wide tables, which overfit sooner, it is taken unless
     the network is better by one: of classes the best of its way (LINEAR); of a regression on a wide table by two, as
     new rows lie outside what the fit has seen, or far from it, and its noise is the one that held-out rows speak for,
@@ -82,7 +82,7 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
         best = _followed(REGRESSION, network, network(settings), chosen, careful=0)
         if trial.x.shape[1] <= CURVE_INPUTS and settings.joint_iterations > 0:
             ways = CURVES if settings.max_iterations >= CURVE_ITERATIONS else ()
-            best = _followed(ways, network, best, chosen, careful=0)
+            best = _followed(ways, network, best, chosen, careful=1)
         other = None if best is None else judged(held_out_plain if wide else held_out_linear)(settings)
     if best is None or other is None:
         return None
