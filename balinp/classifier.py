@@ -68,7 +68,7 @@ class BALIClassifier(BALIEstimator):
         if first:
             if classes is None:
                 raise InvalidArgumentError("classes must be given in the first call of partial_fit, got None")
-            if np.ndim(classes) != 1:
+            if np.ndim(self._host(classes)) != 1:
                 raise InvalidArgumentError(f"classes must be a sequence of all labels there will be, got {classes!r}")
             self._known_classes = np.unique(as_labels(self._host(classes), len(classes)))
         try:
