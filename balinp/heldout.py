@@ -26,14 +26,8 @@ MOST_COPIES = 10  # of an input, on average: of so many the counts of classes le
 Ways: TypeAlias = tuple[tuple[dict[str, Any], ...], ...]
 Judge: TypeAlias = Callable[[Settings], HeldOut | None]
 REGRESSION: Ways = (({"prior_precision": 0.003, "max_temperature": 0.03},),)  # curves that the defaults take for noise
-CURVES: Ways = (
-    (
-        {  # of one input or two that bend faster than the beginning of a default fit can follow
-            **{"prior_precision": 0.001, "evidence": False, "max_temperature": 0.03},
-            **{"joint_iterations": 100, "warmup": 100},
-        },
-    ),
-)
+BENDS: dict[str, Any] = {"prior_precision": 0.001, "evidence": False, "max_temperature": 0.03}
+CURVES: Ways = (({**BENDS, "joint_iterations": 100, "warmup": 100},),)  # of many periods, which take longer to find
 CURVE_INPUTS, CURVE_ITERATIONS = 2, 200  # of more inputs rows are too far apart to show such bends; less have no draws
 CLASSIFICATION: Ways = (({"prior_precision": 0.06}, {"prior_precision": 0.25}), ({"prior_precision": 0.003},))
 PLAIN: dict[str, Any] = {"joint_iterations": 0, "trust_region": False}  # what one exact layer has no use for
@@ -80,9 +74,9 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     else:
         network = judged(held_out_joint if trial.predictive == "joint" else held_out_noise)
         best = _followed(REGRESSION, network, network(settings), chosen, careful=0)
-        if trial.x.shape[1] <= CURVE_INPUTS and settings.joint_iterations > 0:
-            ways = CURVES if settings.max_iterations >= CURVE_ITERATIONS else ()
-            best = _followed(ways, network, best, chosen, careful=1)
+        time_for_it = settings.joint_iterations > 0 and settings.max_iterations >= CURVE_ITERATIONS
+        if trial.x.shape[1] <= CURVE_INPUTS and time_for_it:
+            best = _followed(CURVES, network, best, chosen, careful=1)
         other = None if best is None else judged(held_out_plain if wide else held_out_linear)(settings)
     if best is None or other is None:
         return None

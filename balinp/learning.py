@@ -22,7 +22,7 @@ from .heldout_joint import applied_jointly
 from .persistence import json_params
 from .predictive import predict_linearized, predict_monte_carlo
 from .rows import gathered
-from .session import Session
+from .session import Session, as_callbacks
 from .solver import bali_step
 from .state import BALIState, initial_state
 from .streaming import stream_settings
@@ -46,9 +46,7 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
 
 def _check_watched(estimator: Any, test: Any, callbacks: Any) -> None:
     """Refuse what the fit proper will need, before the fits that come first have taken their time."""
-    own = [] if callbacks is None else [callbacks] if callable(callbacks) else callbacks
-    if not isinstance(own, Sequence) or not all(map(callable, own)):
-        raise InvalidArgumentError(f"callbacks must be a callable or a sequence of them, got {callbacks!r}")
+    as_callbacks(callbacks)
     if test is None:
         return
     if not isinstance(test, Sequence) or len(test) != 2:

@@ -252,11 +252,9 @@ class BALIRegressor(BALIEstimator):
         return self.y_scaler_.transform(self._with_outputs(as_regression_targets(y, rows)), self._dtype)
 
     def _with_outputs(self, targets: Rows) -> Rows:
-        columns = as_columns(targets)
-        if columns.shape[1] != self._outputs():
-            raise InvalidArgumentError(
-                f"y must have {self._outputs()} outputs as in the first fit, got {columns.shape[1]}"
-            )
+        columns, k = as_columns(targets), self._outputs()
+        if columns.shape[1] != k:
+            raise InvalidArgumentError(f"y must have {k} outputs as in the first fit, got {columns.shape[1]}")
         return columns
 
     def _rescaled(self, p: Predictive) -> Predictive:

@@ -11,7 +11,7 @@ import numpy as np
 from .blocks import reduce_blocks
 from .rows import RowSource, block_rows
 
-ROUNDING = 4  # units in the last place of the largest entry, by which a constant column may vary
+ROUNDING = 4  # eps of the largest entry, by which a constant column may vary
 OFTEN = 0.05  # black is in more of the rows of a pixel
 
 
@@ -48,7 +48,8 @@ class Standardizer:
         squares = reduce_blocks(partial(_second, largest, mean), rows, values, weights)
         deviation = np.sqrt(squares / count)
         # A column of float32 far from 0 may have few digits left that vary: that is not a constant one.
-        constant = extent.high - extent.low <= ROUNDING * np.spacing(largest.astype(values.dtype))
+        spread = extent.high / largest - extent.low / largest
+        constant = spread <= ROUNDING * np.finfo(values.dtype).eps
         first = extent.first
         offset = np.where(constant, first, mean * largest)
         scale = np.where(constant, np.where(first != 0, np.abs(first), 1.0), deviation * largest)
@@ -58,8 +59,7 @@ class Standardizer:
             usual = np.where(apart[0] <= apart[1], extent.low, extent.high) / largest
             others = np.where(constant, 1, apart.min(axis=0) / count)  # their share of the rows
             distance = np.sqrt((deviation**2 + (mean - usual) ** 2) / others)
-            exact = extent.high / largest - extent.low / largest  # of two values, whatever the order of the rows
-            distance = np.where(between > 0, distance, exact)
+            distance = np.where(between > 0, distance, spread)  # of two values, whatever the order of the rows
             scale = np.where(others < 0.5, np.maximum(scale, distance / 2 * largest), scale)
         return cls(offset.astype(np.float64), scale.astype(np.float64))
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from .checkpoint import Checkpoint
+from .errors import InvalidArgumentError
 from .interruption import Interruption
 from .mlp import MLP
 from .settings import Settings
@@ -18,6 +19,14 @@ from .training import Callback, FitResult, IterationRecord, fit
 from .wide import InputMap
 
 LOGGER = logging.getLogger("balinp")
+
+
+def as_callbacks(callbacks: Any) -> list[Callback]:
+    """A list of the callables; raises InvalidArgumentError for anything else than None, one, or a sequence of them."""
+    own = [] if callbacks is None else [callbacks] if callable(callbacks) else callbacks
+    if not isinstance(own, Sequence) or not all(map(callable, own)):
+        raise InvalidArgumentError(f"callbacks must be a callable or a sequence of them, got {callbacks!r}")
+    return list(own)
 
 
 class Session:
@@ -66,7 +75,7 @@ class Session:
     ) -> FitResult:
         """``balinp.fit``, accompanied; ``phase`` is its name in the log and in the checkpoint, ``inputs`` what made x
         of the standardised inputs, if it is another than before. Weights that no row had a say in end at the prior."""
-        own = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
+        own = as_callbacks(callbacks)
         budget, start = settings.max_iterations, time.perf_counter()
         self.say(logging.INFO, f"{phase}: {len(x)} rows, at most {budget} iterations", phase, None, budget)
 

@@ -41,8 +41,9 @@ class LogVarianceMap:
 class HeldOut:
     """What the held-out rows said of ``settings``: their mean −log p(y) in nats, and those of the rows (n,) by weight
     over mean weight; for a regression the noise that makes them most probable, with the temperature (relative to it) or
-    the noise that the joint posterior is to believe in; for classes the temperature (relative to
-    training's). ``mlp``: the network where it is another than asked for, without hidden layers."""
+    the noise that the joint posterior is to believe in; for classes, and for input-dependent noise beside its map
+    ``log_variance``, the temperature (relative to training's). ``mlp``: the network where it is another than asked for,
+    without hidden layers."""
 
     settings: Settings
     loss: float
