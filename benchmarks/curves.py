@@ -56,9 +56,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     print(f"Output of `OPENBLAS_NUM_THREADS=1 python benchmarks/curves.py --seeds {len(seeds)}`; seeds {list(seeds)};")
     print(f"balinp {balinp.__version__}, numpy {np.__version__}, python {platform.python_version()}\n")
-    print(
-        "| table | rows | way of curves | RMSE over deviation | coverage | seconds |\n|---|---|---|---|---|---|"
-    )
+    print("| table | rows | way of curves | RMSE over deviation | coverage | seconds |\n|---|---|---|---|---|---|")
     usual = heldout.CURVE_INPUTS
     for name, table in TABLES.items():
         for way, inputs in (("yes", usual), ("no", 0)):
