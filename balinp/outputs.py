@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,5 +25,11 @@ def check_outputs(outputs: Sequence[str | None], inputs: Sequence[str]) -> None:
             raise InvalidArgumentError(f"cannot write {name}: it is a folder; give a file name")
         if path.exists() and not path.is_file():  # a device would be replaced by the renamed file
             raise InvalidArgumentError(f"cannot write {name}: it is no ordinary file; give a file name")
-        if not os.access(path.parent, os.W_OK):
-            raise InvalidArgumentError(f"cannot write {name}: no permission in {path.parent}; choose another folder")
+        try:  # a folder may be said to be writable and take no file: /proc to root
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+                pass
+        except OSError as error:
+            reason = "no permission" if isinstance(error, PermissionError) else error.strerror or error
+            raise InvalidArgumentError(
+                f"cannot write {name}: {reason} in {path.parent}; choose another folder"
+            ) from error

@@ -142,7 +142,7 @@ def read_table(path: str | Path, text: Collection[str] = ()) -> Table:
     Cells are separated by commas, or by semicolons or tabs if those alone cut header and first row alike; the decimal
     sign is a point throughout.
 
-    The columns named in ``text`` stay text even where all cells are numbers. Blank lines are skipped.
+    The columns named in ``text`` stay text even where all cells are numbers. Lines of nothing or of blanks are skipped.
     Raises InvalidArgumentError, with the line where there is one, for a file that cannot be read or is no such table.
     """
     name = str(path)
@@ -250,7 +250,7 @@ def _checked(
     """The rows that have cells, each as wide as the header; their line numbers are appended to ``lines``."""
     blank = 0
     for line, cells in rows:
-        if not cells:
+        if not cells or (width > 1 and len(cells) == 1 and not cells[0].strip()):
             blank = blank or line
             continue
         if len(cells) != width:

@@ -157,9 +157,18 @@ def test_a_folder_without_permission_is_refused(tmp_path, good, run):
     assert_refused(run("fit", good, "--target", "y", "--out", tmp_path / "locked" / "m.npz"), ["locked", "permission"])
 
 
-def test_permission_is_asked_for(tmp_path, good, monkeypatch, run):
-    monkeypatch.setattr(outputs.os, "access", lambda path, mode: False)
-    assert_refused(run("fit", good, "--target", "y", "--out", tmp_path / "m.npz"), ["m.npz", "no permission"])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(PermissionError(13, "Permission denied"), "no permission"), (FileNotFoundError(2, "No such file"), "No such file")],
+    ids=["no permission", "a folder that takes no files, as under /proc"],
+)
+def test_a_file_is_tried_in_the_folder_before_the_fit(tmp_path, good, monkeypatch, run, error, words):
+    def refuse(*args, **options):
+        raise error
+
+    monkeypatch.setattr(BALIRegressor, "fit", None)
+    monkeypatch.setattr(outputs.tempfile, "NamedTemporaryFile", refuse)
+    assert_refused(run("fit", good, "--target", "y", "--out", tmp_path / "m.npz"), ["m.npz", words])
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,19 @@ def read(tmp_path):
         "a;b\n1;x\n2.5;y\n",
         b"\xef\xbb\xbf\na\tb\r\n\r\n1\tx\r\n2.5\ty\r\n",
         '"a";"b"\n1; "x"\n2.5;y',
+        "a,b\n1,x\n \t \n2.5,y\n  ",
     ],
-    ids=["plain", "crlf", "cr", "bom, no last line end", "quotes, blanks and blank lines", ";", "tab", "quotes and ;"],
+    ids=[
+        "plain",
+        "crlf",
+        "cr",
+        "bom, no last line end",
+        "quotes, blanks and blank lines",
+        ";",
+        "tab",
+        "quotes and ;",
+        "lines of blanks",
+    ],
 )
 def test_the_same_table_in_many_writings(read, content):
     t = read(content)
