@@ -24,6 +24,6 @@ def module_named(name: str, role: str) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module  # dataclasses look there
         spec.loader.exec_module(module)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise InvalidArgumentError(f"cannot import the {role} {name}: {error}") from error
     return module

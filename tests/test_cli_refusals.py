@@ -159,7 +159,10 @@ def test_a_folder_without_permission_is_refused(tmp_path, good, run):
 
 @pytest.mark.parametrize(
     ("error", "words"),
-    [(PermissionError(13, "Permission denied"), "no permission"), (FileNotFoundError(2, "No such file"), "No such file")],
+    [
+        (PermissionError(13, "Permission denied"), "no permission"),
+        (FileNotFoundError(2, "No such file"), "No such file"),
+    ],
     ids=["no permission", "a folder that takes no files, as under /proc"],
 )
 def test_a_file_is_tried_in_the_folder_before_the_fit(tmp_path, good, monkeypatch, run, error, words):

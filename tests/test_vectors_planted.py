@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("mpmath")
 
 import balinp
-from balinp.vectors import format, verify
+from balinp.vectors import format, verdict, verify
 from balinp.vectors.cases import OPERATIONS
 from balinp.vectors.cases.network import backpropagated
 from balinp.vectors.generate import exact, rounded
@@ -70,7 +70,7 @@ def test_a_planted_mistake_is_found_and_named(operation, flag):
         (failed,) = [report for report in reports if report.failed]
         assert mistake.statement in failed.diagnosis.statements
         assert mistake.text in failed.diagnosis.mistakes[:4]
-        assert f"{operation.name}: " in verify.table(reports, candidate(answers, dtype), "")
+        assert f"{operation.name}: " in verdict.table(reports, candidate(answers, dtype), "")
 
 
 def test_the_recursion_that_the_mistakes_are_made_in_is_right_without_one():

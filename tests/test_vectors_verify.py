@@ -11,7 +11,7 @@ import pytest
 from vector_package import SLOW, VECTORS, failures, package
 
 from balinp.cli import main
-from balinp.vectors import format, run, verify
+from balinp.vectors import format, run, verdict, verify
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "examples" / "ports" / "results"
@@ -25,12 +25,35 @@ def changed(only, change):
     return candidate
 
 
+def str_(rows):
+    return [[str(v) for v in row] for row in rows]
+
+
+def moved(rows):
+    """The second number of the first row another, where there is one."""
+    return [[v + 1 if (i, j) == (0, 1) else v for j, v in enumerate(row)] for i, row in enumerate(rows)]
+
+
+def nested(depth):
+    value = 1.0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda id, a: {"error": "not yet"}, "not answered: refused: not yet"),
         (lambda id, a: a if "error" in a else {**a, "mean": [[float("nan")]]}, "none of the listed mistakes"),
-        (lambda id, a: a if "error" in a else {**a, "mean": "one"}, "no finite numbers of the expected shape in mean"),
+        (lambda id, a: a if "error" in a else {**a, "mean": [[float("nan")]]}, "mean: shape (1, 1), expected (4, 2)"),
+        (lambda id, a: a if "error" in a else {**a, "mean": "one"}, "mean: no numbers of shape (4, 2): 'one'"),
+        (lambda id, a: a if "error" in a else {**a, "mean": str_(a["mean"])}, "mean: no numbers of shape (4, 2): [['"),
+        (lambda id, a: a if "error" in a else {**a, "mean": 10**400}, "mean: no numbers of shape (4, 2): 1000"),
+        (lambda id, a: a if "error" in a else {**a, "mean": moved(a["mean"])}, "\n    mean[0][1] "),
+        (lambda id, a: a if "error" in a else {"mean": {"0": nested(5_000)}}, "nested too deeply"),
+        (lambda id, a: {"error": ""} if "error" in a else a, "a refusal must say why"),
+        (lambda id, a: {"error": None} if "error" in a else a, "a refusal must say why"),
         (lambda id, a: a if "error" in a else {"mean": a["mean"]}, "no output row_precision"),
         (lambda id, a: {"mean": 0, "row_precision": 0} if "error" in a else a, "must be refused are not checked"),
         (lambda id, a: a if "error" in a else {n: np.float32(v).tolist() for n, v in a.items()}, "right in float32"),
@@ -40,7 +63,54 @@ def test_verify_says_what_is_wrong(change, words):
     candidate = changed(["layer_posterior"], change)
     reports = verify.verify(candidate, VECTORS, ["layer_posterior"])
     assert reports[0].failed
-    assert words in verify.table(reports, candidate, "")
+    assert words in verdict.table(reports, candidate, "")
+
+
+def test_what_is_made_of_others_is_mended_after_them():
+    """A mistake in the noise is nowhere taken for another of iterations, and stands before them; on its own it is
+    theirs."""
+    only = ["noise_update", "iteration", "epoch"]
+
+    def change(id, answer):
+        if "error" in answer:
+            return answer
+        return {n: np.multiply(v, 1.25).tolist() if "noise_variance" in n else v for n, v in answer.items()}
+
+    candidate = changed(only, change)
+    reports = verify.verify(candidate, VECTORS, only)
+    assert [report.operation for report in reports] == only
+    assert all(report.failed for report in reports)
+    for report in reports[1:]:
+        assert report.diagnosis.mistakes == ()
+        assert report.diagnosis.notes[0] == "mend first what it is made of: " + ", ".join(
+            only[: only.index(report.operation)]
+        )
+    text = verdict.table(reports, candidate, "")
+    assert text.index("noise_update: ") < text.index("iteration: one of its ") < text.index("epoch: ")
+    (alone,) = verify.verify(
+        {**candidate, "answers": {n: a for n, a in candidate["answers"].items() if n.startswith("iteration")}},
+        VECTORS,
+        ["iteration"],
+    )
+    assert not any(note.startswith("mend first") for note in alone.diagnosis.notes)
+
+
+def test_too_few_digits_are_said_of_whole_iterations_too():
+    """An exact number, the iteration's, is among their outputs."""
+    few = changed(["iteration"], lambda id, a: a if "error" in a else {n: rounded(v) for n, v in a.items()})
+    (report,) = verify.verify(few, VECTORS, ["iteration"])
+    assert report.diagnosis.notes == ("right in float32: computed in it, or written with too few digits",)
+
+
+def rounded(value):
+    return [rounded(v) for v in value] if isinstance(value, list) else float(f"{value:.9g}")
+
+
+def test_the_guide_has_every_operation_in_the_order_of_its_document():
+    assert tuple(VECTORS) == format.GUIDE
+    text = (ROOT / "docs" / "porting.md").read_text("utf-8")
+    places = [text.index(f"`{name}`", text.index("| step |")) for name in format.GUIDE]
+    assert places == sorted(places)
 
 
 def test_refusing_everything_is_no_pass():
@@ -53,14 +123,20 @@ def test_an_operation_without_answers_fails_unless_left_out():
     candidate = package(only=["probit"])
     assert failures(candidate, ["probit"]) == {}
     assert set(failures(candidate)) == set(VECTORS) - {"probit"}
-    assert "tempering: no case is answered" in verify.table(verify.verify(candidate, VECTORS), candidate, "")
+    assert "tempering: no case is answered" in verdict.table(verify.verify(candidate, VECTORS), candidate, "")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"dtype": "float16"}, "dtype must be one of"),
+        ({"dtype": ["float64"]}, "dtype must be one of"),
+        ({"versions": "1"}, "versions must be an object, got '1'"),
         ({"answers": []}, "an object of objects"),
+        (
+            {"answers": {"probit/three-classes": 1}},
+            "answer to probit/three-classes must be an object of outputs, got 1",
+        ),
         ({"answers": {"probit/no-such": {}}}, "'probit/no-such'"),
         ({"format": "something"}, "must be a JSON object with format"),
     ],
@@ -84,6 +160,10 @@ def test_the_commands_and_their_exit_codes(tmp_path, capsys):
     path.write_text(json.dumps(document), "utf-8")
     assert main(["vectors", "verify", str(path), "--only", "probit,mackay"]) == 1
     assert "probit: eq:probit is broken" in capsys.readouterr().out
+    wrong, twice, deep = tmp_path / "wrong.py", tmp_path / "twice.json", tmp_path / "deep.json"
+    wrong.write_text("def answer(:\n")
+    twice.write_text('{"format": "balinp-candidate/1", "dtype": "float64", "answers": {"a": {}, "a": {}}}')
+    deep.write_text("[" * 200_000)
     for arguments in (
         ["verify", str(tmp_path / "none.json")],
         ["verify", str(path), "--only", "novel"],
@@ -91,6 +171,10 @@ def test_the_commands_and_their_exit_codes(tmp_path, capsys):
         ["run", "--adapter", "no_such_module"],
         ["run", "--adapter", "json"],
         ["run", "--only", "novel"],
+        ["run", "--only", ""],
+        ["run", "--adapter", str(wrong)],
+        ["verify", str(twice)],
+        ["verify", str(deep)],
     ):
         assert main(["vectors", *arguments]) == 2
         assert capsys.readouterr().err.startswith("balinp: error: ")
@@ -111,6 +195,14 @@ def test_an_adapter_in_a_file(tmp_path, capsys):
     )
     assert main(["vectors", "run", "--adapter", str(path), "--only", "probit"]) == 1
     assert capsys.readouterr().out.startswith("mine, float64")
+
+
+def test_an_adapter_that_answers_no_numbers_is_said_to(tmp_path, capsys):
+    path, out = tmp_path / "mine.py", tmp_path / "out.json"
+    path.write_text("def answer(operation, inputs, dtype):\n    return {'probabilities': [1j]}\n")
+    assert main(["vectors", "run", "--adapter", str(path), "--only", " probit", "--out", str(out)]) == 1
+    assert "numbers and lists of them, got a complex" in capsys.readouterr().out
+    assert "got a complex" in out.read_text()
 
 
 def test_verify_needs_the_files_only(tmp_path):

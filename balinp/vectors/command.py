@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InvalidArgumentError
 from ..files import write_atomically
-from . import format, verify
+from . import format, verdict, verify
 from .format import CANDIDATE_FORMAT, EPSILON, FOLDER
 from .run import adapter, candidate
 
@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("name operations, separated by commas, or leave the option out")
+    return names
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -99,5 +102,5 @@ def _run(arguments: argparse.Namespace) -> int:
 def _report(made: dict, only: list[str] | None) -> int:
     vectors = format.load()
     reports = verify.verify(made, vectors, only)
-    print(verify.table(reports, made, format.digest(vectors)))
+    print(verdict.table(reports, made, format.digest(vectors)))
     return int(not reports or any(report.failed for report in reports))

@@ -14,6 +14,16 @@ VERSION = 1
 FOLDER = Path(__file__).parent / f"v{VERSION}"
 SCHEMA = Path(__file__).parent / f"schema-v{VERSION}.json"
 FORMAT, CANDIDATE_FORMAT = f"balinp-vectors/{VERSION}", f"balinp-candidate/{VERSION}"
+GUIDE = (  # the operations in the order in which a port comes to them: docs/porting.md
+    *("statistics", "block_sum", "ema_step", "layer_posterior", "step_form", "log_evidence"),
+    *("log_density", "entropy", "kl_divergence", "natural_parameters", "sampling", "layer_predictive"),
+    *("activation", "forward", "backward"),
+    *("likelihood_loss", "likelihood_gradient", "likelihood_curvature", "likelihood_probe", "pseudo_targets"),
+    *("kronecker_form", "effective_parameters", "mackay", "tempering", "noise_update"),
+    *("iteration", "epoch", "fit"),
+    *("linearized_predictive", "probit", "monte_carlo_predictive"),
+)
+MADE_OF_OTHERS = ("iteration", "epoch", "fit")  # what is wrong before them is wrong in them
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23}  # the distance from 1 to the next number
 
 
@@ -38,26 +48,36 @@ def _text(value: Any, depth: int) -> str:
 def read(path: Path, kind: str) -> dict[str, Any]:
     """The JSON object in a file that calls itself ``kind``; raises ModelFileError saying what is wrong."""
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8"), object_pairs_hook=_object)
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelFileError(f"{path} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} is not JSON, or none to read here: {error}") from error
     if not isinstance(document, dict) or document.get("format") != kind:
         got = document.get("format") if isinstance(document, dict) else type(document).__name__
         raise ModelFileError(f"{path} must be a JSON object with format {kind!r}, got {got!r}")
     return document
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for position, name in enumerate(names) if name in names[:position])
+        raise ValueError(f"the name {twice!r} stands twice in an object")
+    return dict(pairs)
+
+
 def load(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
-    """Every vector file by its operation, in the order of the names."""
-    return {path.stem: read(path, FORMAT) for path in sorted(folder.glob("*.json"))}
+    """Every vector file by its operation, in the order of ``GUIDE``; others after it by their names."""
+    files = {path.stem: path for path in sorted(folder.glob("*.json"))}
+    order = [name for name in GUIDE if name in files] + [name for name in files if name not in GUIDE]
+    return {name: read(files[name], FORMAT) for name in order}
 
 
 def digest(vectors: dict[str, dict[str, Any]]) -> str:
     """What identifies the vectors: 16 hexadecimal digits of the SHA-256 of every case, its words and flags left out."""
     fields = ("id", "shapes", "inputs", "expected", "compare", "reject")
-    cases = [[case.get(name) for name in fields] for document in vectors.values() for case in document["cases"]]
+    cases = [[case.get(name) for name in fields] for key in sorted(vectors) for case in vectors[key]["cases"]]
     return hashlib.sha256(json.dumps(cases, sort_keys=True).encode()).hexdigest()[:16]
 
 

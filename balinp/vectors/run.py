@@ -79,4 +79,6 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if isinstance(value, float) and not isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise TypeError(f"outputs are numbers and lists of them, got a {type(value).__name__}")
     return value

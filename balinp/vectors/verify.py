@@ -6,25 +6,26 @@ A candidate is {"format": "balinp-candidate/1", "name", "dtype": "float64" or "f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
 from ..errors import InvalidArgumentError
-from .compare import distance, ratio
-from .format import EPSILON, flatten, numbers
+from .compare import difference, distance, ratio
+from .format import EPSILON, MADE_OF_OTHERS, flatten, numbers
 
 LEAST_FIT = 0.5  # share of the failures that a mistake must explain to be named
 Pair = tuple[str, str]  # case id, output
 NO_ANSWER = "no answer"
+NO_WORDS = "a refusal must say why: an error that is a text of some letters"
 SAME_ERROR = 0.02  # relative difference up to which an error is the one that a mistake makes
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One case: per output its ratio (below the threshold is right, infinite when it cannot be compared) and the norm
-    of its error; why it fails."""
+    """One case: per output its ratio (below the threshold is right, infinite when it cannot be compared); why it fails;
+    per wrong output the norm of its error, and where it is farthest off."""
 
     case: str
     statements: tuple[str, ...]
@@ -32,6 +33,7 @@ class Outcome:
     passed: bool
     why: str = ""
     errors: dict[str, float | None] = field(default_factory=dict)
+    differences: dict[str, str] = field(default_factory=dict)
 
     @property
     def worst(self) -> float:
@@ -73,10 +75,17 @@ def verify(
     Raises InvalidArgumentError for a candidate without dtype or answers, an answer to no case, an unknown operation.
     """
     dtype, answers = candidate.get("dtype"), candidate.get("answers")
-    if dtype not in EPSILON:
+    if not isinstance(dtype, str) or dtype not in EPSILON:
         raise InvalidArgumentError(f"the candidate's dtype must be one of {sorted(EPSILON)}, got {dtype!r}")
-    if not isinstance(answers, dict) or not all(isinstance(answer, dict) for answer in answers.values()):
+    if not isinstance(candidate.get("versions", {}), dict):
+        raise InvalidArgumentError(f"the candidate's versions must be an object, got {candidate['versions']!r}")
+    if not isinstance(answers, dict):
         raise InvalidArgumentError("the candidate's answers must be an object of objects, one for each case id")
+    plain = [case for case, answer in answers.items() if not isinstance(answer, dict)]
+    if plain:
+        raise InvalidArgumentError(
+            f"the candidate's answer to {plain[0]} must be an object of outputs, got {answers[plain[0]]!r:.80}"
+        )
     unknown = sorted(set(only or ()) - set(vectors))
     if unknown:
         raise InvalidArgumentError(f"there is no operation {unknown[0]!r}; the operations are {', '.join(vectors)}")
@@ -84,11 +93,16 @@ def verify(
     stray = sorted(set(answers) - known)
     if stray:
         raise InvalidArgumentError(f"the candidate answers {stray[0]!r}, which is no case of these vectors")
-    chosen = [document for name, document in vectors.items() if only is None or name in only]
-    return [_operation(document, answers, EPSILON[dtype]) for document in chosen]
+    reports: list[OperationReport] = []
+    for name, document in vectors.items():
+        if only is None or name in only:
+            before = [report.operation for report in reports if report.failed] if name in MADE_OF_OTHERS else []
+            reports.append(_operation(document, answers, EPSILON[dtype], before))
+    return reports
 
 
-def _operation(document: dict[str, Any], answers: dict[str, Any], eps: float) -> OperationReport:
+def _operation(document: dict[str, Any], answers: dict[str, Any], eps: float, before: Sequence[str]) -> OperationReport:
+    """``before``: operations that fail and that this one is made of."""
     ordinary = [case for case in document["cases"] if "reject" not in case]
     outcomes = {case["id"]: _accepted(case, answers.get(case["id"]), eps) for case in ordinary}
     able = any(outcome.passed for outcome in outcomes.values())
@@ -96,8 +110,12 @@ def _operation(document: dict[str, Any], answers: dict[str, Any], eps: float) ->
         if "reject" in case:
             outcomes[case["id"]] = _rejected(case, answers.get(case["id"]), able)
     results = tuple(outcomes[case["id"]] for case in document["cases"])
-    wrong = any(not outcome.passed for outcome in results)
-    return OperationReport(document["operation"], results, _diagnosis(document, results, eps) if wrong else None)
+    if all(outcome.passed for outcome in results):
+        return OperationReport(document["operation"], results, None)
+    diagnosis = _diagnosis(document, results, eps)
+    if before:
+        diagnosis = replace(diagnosis, notes=(f"mend first what it is made of: {', '.join(before)}", *diagnosis.notes))
+    return OperationReport(document["operation"], results, diagnosis)
 
 
 def _accepted(case: dict[str, Any], answer: dict[str, Any] | None, eps: float) -> Outcome:
@@ -106,21 +124,25 @@ def _accepted(case: dict[str, Any], answer: dict[str, Any] | None, eps: float) -
         return Outcome(case["id"], statements, dict.fromkeys(names, inf), False, NO_ANSWER)
     if "error" in answer:
         return Outcome(case["id"], statements, dict.fromkeys(names, inf), False, f"refused: {answer['error']}"[:200])
-    got = numbers(answer)
-    if not set(names) <= set(got):
-        got = flatten(got) | got
+    try:
+        got = numbers(answer)
+        if not set(names) <= set(got):
+            got = flatten(got) | got
+    except RecursionError:
+        return Outcome(case["id"], statements, dict.fromkeys(names, inf), False, "nested too deeply to be read")
     size = max([1, *case["shapes"].values()])
     rules = case["compare"]
     ratios = {n: ratio(got.get(n), case["expected"][n], rules[n], size, eps) for n in names}
     bad = [name for name in names if not _right(ratios[name], rules[name])]
     errors = {name: distance(got.get(name), case["expected"][name]) for name in bad}
     missing = [name for name in bad if name not in got]
-    strange = [name for name in bad if errors[name] is None]
-    why = ", ".join(bad)
-    if missing or strange:
-        fault = "no output" if missing else "no finite numbers of the expected shape in"
-        why = f"{fault} {', '.join(missing or strange)}"
-    return Outcome(case["id"], statements, ratios, not bad, why, errors)
+    why = f"no output {_listed(missing)}" if missing else _listed(bad)
+    differences = {name: difference(got[name], case["expected"][name]) for name in bad if name in got}
+    return Outcome(case["id"], statements, ratios, not bad, why, errors, differences)
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _right(value: float, rule: dict[str, Any]) -> bool:
@@ -134,6 +156,8 @@ def _rejected(case: dict[str, Any], answer: dict[str, Any] | None, able: bool) -
         why = NO_ANSWER
     elif "error" not in answer:
         why = f"accepted, but must be refused: {case['reject']}"
+    elif not isinstance(answer["error"], str) or not answer["error"].strip():
+        why = NO_WORDS
     elif not able:
         why = "refused, but so is every case that must be accepted"
     return Outcome(case["id"], tuple(case["statements"]), {}, not why, why)
@@ -154,14 +178,13 @@ def _diagnosis(document: dict[str, Any], outcomes: tuple[Outcome, ...], eps: flo
     if not wrong:
         return Diagnosis(_statements(silent), notes=tuple(notes))
     if eps < EPSILON["float32"] and all(
-        o.ratios[n] * eps / EPSILON["float32"] < cases[o.case]["compare"][n]["threshold"]
-        for o in wrong
-        for n in o.ratios
+        _right(o.ratios[n] * eps / EPSILON["float32"], cases[o.case]["compare"][n]) for o in wrong for n in o.ratios
     ):
         notes.append("right in float32: computed in it, or written with too few digits")
         return Diagnosis(_statements(wrong), notes=tuple(notes))
     failures = {(o.case, name): error for o in wrong for name, error in o.errors.items()}
-    for same in (_same_error, _same_place):
+    # made of others, nearly all outputs are wrong of whatever is: their places tell nothing
+    for same in (_same_error,) if document["operation"] in MADE_OF_OTHERS else (_same_error, _same_place):
         fits = {flag: _fit(flag, document, failures, same) for flag in document["mistakes"]}
         best = max(fits.values(), default=0.0)
         if best >= LEAST_FIT:
@@ -196,38 +219,3 @@ def _same_place(got: float | None, predicted: float | None) -> bool:
 
 def _statements(outcomes: list[Outcome]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(statement for outcome in outcomes for statement in outcome.statements))
-
-
-def table(reports: list[OperationReport], candidate: dict[str, Any], digest: str) -> str:
-    """Who was verified against what, a line per operation, then the failures with statement and likely mistake."""
-    versions = ", ".join(f"{name} {version}" for name, version in candidate.get("versions", {}).items())
-    name, dtype = candidate.get("name", "candidate"), candidate["dtype"]
-    lines = [f"{name}, {dtype}{' (' + versions + ')' if versions else ''}, vectors {digest}", ""]
-    lines.append(f"{'operation':24s} {'cases':>5s} {'right':>5s} {'worst ratio':>11s}  verdict")
-    for report in reports:
-        right = len(report.outcomes) - len(report.failed)
-        worst = max((outcome.worst for outcome in report.outcomes), default=0.0)
-        verdict = "WRONG" if report.failed else "passes"
-        lines.append(f"{report.operation:24s} {len(report.outcomes):5d} {right:5d} {worst:11.2g}  {verdict}")
-    for report in reports:
-        if report.diagnosis is not None:
-            lines += ["", *_failure(report, report.diagnosis)]
-    failed = sum(bool(report.failed) for report in reports)
-    cases, wrong = sum(len(report.outcomes) for report in reports), sum(len(report.failed) for report in reports)
-    lines += ["", f"{cases - wrong} of {cases} cases right; {len(reports) - failed} of {len(reports)} operations pass"]
-    return "\n".join(lines)
-
-
-def _failure(report: OperationReport, diagnosis: Diagnosis) -> list[str]:
-    if all(outcome.why == NO_ANSWER for outcome in report.outcomes):
-        return [f"{report.operation}: no case is answered"]
-    verb = "is" if len(diagnosis.statements) == 1 else "are"
-    lines = [f"{report.operation}: {', '.join(diagnosis.statements)} {verb} broken"]
-    lines += [f"  likely mistake: {mistake}" for mistake in diagnosis.mistakes[:4]]
-    lines += [f"  note: {note}" for note in diagnosis.notes]
-    for outcome in report.failed[:6]:
-        ratio = "" if outcome.worst == inf else f" (ratio {outcome.worst:.3g})"
-        lines.append(f"  {outcome.case}: {outcome.why}{ratio}")
-    if len(report.failed) > 6:
-        lines.append(f"  and {len(report.failed) - 6} more")
-    return lines

@@ -269,7 +269,9 @@ def kronecker(prior, B, tau, sigma, determined):
     if prior == "tied":
         return tau, B
     b = float((B * sigma).sum() / sigma.trace())
-    return tau / b, determined * B + (1 - determined) * b * eye(len(B))
+    eps = torch.finfo(B.dtype).eps
+    rest = max(1 - determined, eps**0.5)  # B may be singular: rounding must not make Q indefinite
+    return tau / b, (1 - rest) * B + max(rest * b, 4 * eps * float(B.trace())) * eye(len(B))
 
 
 def kronecker_form(prior, curvature, prior_precision, column_covariance, determined):
@@ -379,7 +381,7 @@ def monte_carlo_predictive(activation, likelihood, layers, temperature, x, draws
     each = torch.softmax(h, dim=2)
     p = each.mean(0)
     aleatoric = torch.diag_embed(p) - torch.einsum("sni,snj->nij", each, each) / len(h)
-    return {**out, "probabilities": p, "aleatoric": aleatoric, "entropy": -(p * p.log()).sum(1)}
+    return {**out, "probabilities": p, "aleatoric": aleatoric, "entropy": torch.special.entr(p).sum(1)}
 
 
 # --- whole iterations -------------------------------------------------------------------------------------------------
@@ -439,7 +441,8 @@ def stepped(activation, state, x, y, sample_weight, total, weight_draws, probe_n
         gammas.append(gamma)
         if settings["evidence"] and t + 1 >= settings["warmup"]:
             capped = min(gamma, 0.9 * n * k)
-            tau = updated(tau, capped, length(prior, M, r["Q"]), beta, settings["precision_bounds"])
+            norm = length(prior, M, inverse(r["sigma"]))  # by Σ; the trust region's is by S
+            tau = updated(tau, capped, norm, beta, settings["precision_bounds"])
         new.append(
             {
                 "mean": M,
@@ -463,7 +466,7 @@ def stepped(activation, state, x, y, sample_weight, total, weight_draws, probe_n
     hot = heat(per_target, len(layers), settings["tempering"], settings["max_temperature"]) if warm else 0.0
     if likelihood["kind"] == "gaussian" and settings["learn_noise"] and t >= settings["warmup"]:
         residual = w @ (H[-1] - tensor(y)) ** 2 / count
-        share = hot * sum(gammas) / (n * k) if weight_draws is None else 0.0
+        share = min(hot * sum(gammas) / (n * k), 1.0) if weight_draws is None else 0.0
         s2 = moved_noise(tensor(likelihood["noise_variance"]), residual, share, beta, settings["noise_floor"])
         likelihood = {**likelihood, "noise_variance": s2.tolist()}
     return {

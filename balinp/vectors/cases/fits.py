@@ -5,31 +5,8 @@ from __future__ import annotations
 from ..reference import iteration as exact
 from ..reference.exact import MP, lists, matrix
 from .iteration import SETTINGS, STATE_OUT, STATEMENTS
-from .kit import Case, Mistake, Numbers, Operation, Values, eye, scaled, zeros
+from .kit import Case, Mistake, Numbers, Operation, Values
 from .states import CLASSES, GAUSSIAN, LITERAL, NATURAL, instance, shapes_of
-
-
-def _layer(numbers: Numbers, d: int, k: int, begun: bool) -> Values:
-    if not begun:
-        empty = {"gram": zeros(d, d), "cross": zeros(d, k), "target_gram": zeros(k, k), "curvature": zeros(k, k)}
-        return {
-            "mean": numbers.matrix(d, k, 1.0),
-            "row_precision": eye(d, 0.75),
-            "column_covariance": eye(k),
-            "statistics": {"count": 0.0, **empty},
-            "prior_precision": 0.75,
-            "determined": 0.0,
-        }
-    sums = {
-        "count": 16.0,
-        "gram": scaled(numbers.spd(d, 2.0), 4.0),
-        "cross": numbers.matrix(d, k),
-        "target_gram": numbers.spd(k),
-        "curvature": scaled(numbers.spd(k, 1.0), 8.0),
-    }
-    posterior = {**numbers.posterior(d, k), "mean": numbers.matrix(d, k, 1.0)}
-    posterior["row_precision"] = scaled(posterior["row_precision"], 4.0)
-    return {**posterior, "statistics": sums, "prior_precision": 0.375, "determined": 0.625}
 
 
 def _epochs() -> list[Case]:

@@ -6,11 +6,12 @@ from typing import Any
 from unittest.mock import patch
 
 from ..reference import iteration as exact
-from ..reference import rules
 from ..reference.exact import MP, matrix
 from ..reference.network import bound, passes, variances
 from .kit import Case, Mistake, Operation, Values, eye, scaled
+from .shares import SHARE_MISTAKES
 from .states import CLASSES, LITERAL, MEAN, NATURAL, PER_OUTPUT, instance, shapes_of
+from .trust import TRUST_MISTAKES, trusted_iterations
 
 
 def _iterations() -> list[Case]:
@@ -30,11 +31,19 @@ def _iterations() -> list[Case]:
         ("isotropic", instance(1410, {**MEAN, "step": "isotropic"}, activation="gelu")),
         ("classification", instance(1411, CLASSES, (2, 3, 3), {"kind": "categorical"}, "relu", total=15.0)),
         ("residual-noise", instance(1412, {**gradient, "noise": "residual", "damping": 0.5})),
-        ("trust-region", instance(1413, {**gradient, "step_size": 4.0, "trust_region": True}, t=0)),
+        *trusted_iterations(),
         ("weighted", instance(1414, NATURAL, weighted=True)),
         ("one-datum", instance(1415, MEAN, n=1)),
         ("one-unit", instance(1416, NATURAL, (1, 1, 1))),
         ("three-layers", instance(1417, NATURAL, (2, 3, 2, 1), n=4)),
+        ("share-above-one", instance(1500, {**MEAN, "tempering": None}, n=1)),
+        (
+            "residual-noise-evidence",
+            instance(1500, {**gradient, "noise": "residual", "damping": 0.5, "evidence": True}),
+        ),
+        ("residual-noise-independent", instance(1500, {**gradient, "prior": "independent", "noise": "residual"})),
+        ("damped", instance(1500, {**MEAN, "damping": 0.125})),
+        ("heavy-rows", {**instance(1500, NATURAL, t=13), "sample_weight": [512.0, 512.0, 256.0, 128.0, 128.5]}),
     ]
     out = [Case(name, inputs, shapes_of(inputs)) for name, inputs in kinds]
     good = kinds[6][1]
@@ -117,34 +126,14 @@ def _identity_columns(state: Values) -> list[Values]:
             zip(k, state["layers"])]  # fmt: skip
 
 
-def _with_rule(name: str, other: Any) -> Any:
-    """The iteration with another rule: other(i, right) in place of ``right``, the rule of that name."""
-
-    def wrong(i: Values) -> Values:
-        with patch.object(rules, name, other(i, getattr(rules, name))):
-            return exact.iteration(i)
-
-    return wrong
-
-
-def _claimed(i: Values, right: Any) -> Any:
-    after = exact.iteration({**i, "settings": {**i["settings"], "evidence": False}})
-    gamma = sum(layer["effective_parameters"] for layer in after["layers"])
-    total = sum(i["sample_weight"] or [MP.mpf(1)] * len(i["x"])) if i["total"] is None else i["total"]
-    return lambda *_: gamma / (total * len(i["state"]["layers"][-1]["column_covariance"]))
-
-
-def _undamped(i: Values, right: Any) -> Any:
-    return lambda share, found, temperature, targets, rate: right(share, found, temperature, targets, MP.mpf(1))
-
-
-def _heated(i: Values, right: Any) -> Any:
-    return lambda share, found, temperature, targets, rate: right(share, found, MP.mpf(1), targets, rate)
-
-
-def _euclidean(i: Values, right: Any) -> Any:
-    unit = {"kind": "gaussian", "noise_variance": MP.mpf(1)}
-    return lambda likelihood, drawn, central, weights: right(unit, drawn, central, weights)
+def _by_step(i: Values) -> Values:
+    """The norm in eq:mackay by S where it is by Σ; of the tied prior alone, whose γ is the same by both."""
+    right = exact.iteration(i)
+    if i["settings"]["prior"] != "tied":
+        return right
+    by_step = exact.iteration({**i, "settings": {**i["settings"], "noise": "step"}})["layers"]
+    taus = [layer["prior_precision"] for layer in by_step]
+    return {**right, "layers": [{**layer, "prior_precision": t} for layer, t in zip(right["layers"], taus)]}
 
 
 MISTAKES = {
@@ -166,18 +155,7 @@ MISTAKES = {
         "weights drawn with a stale factor of Σ, not tempered",
         _state_changed(temperature=lambda s: MP.mpf(1)),
     ),
-    "share-claimed": Mistake(
-        "eq:output-spread", "s by the sum of γ while sampling too", _with_rule("updated_share", _claimed)
-    ),
-    "share-not-damped": Mistake(
-        "eq:output-spread", "the measured s without its average", _with_rule("updated_share", _undamped)
-    ),
-    "spread-heated": Mistake(
-        "eq:output-spread", "the spread not divided by the temperature", _with_rule("updated_share", _heated)
-    ),
-    "spread-without-curvature": Mistake(
-        "eq:output-spread", "squared distances of outputs, not in units of the noise", _with_rule("spread", _euclidean)
-    ),
+    **SHARE_MISTAKES,
     "prior-missing": Mistake(
         "eq:prior-gradient", "the prior's pull and precision left out", _state_changed(layers=_no_prior)
     ),
@@ -194,14 +172,13 @@ MISTAKES = {
         "eq:kronecker-projection", "Σ of the last iteration not used", _state_changed(layers=_identity_columns)
     ),
     "evidence-missing": Mistake("eq:mackay", "τ not re-estimated", _changed(evidence=False)),
+    "norm-by-step": Mistake("eq:mackay", "tr(S⁻¹MᵀM) for tr(Σ⁻¹MᵀM) in evidence", _by_step),
     "noise-not-learnt": Mistake("eq:noise-update", "σ² not updated", _changed(learn_noise=False)),
     "warm-up-ignored": Mistake("eq:iteration", "no warm-up", _changed(warmup=0)),
     "one-prior-for-both": Mistake(
         "eq:tied-prior", "the tied prior treated as independent", _changed(prior="independent")
     ),
-    "trust-region-missing": Mistake(
-        "eq:trust-region", "the step not cut until the objective falls", _changed(trust_region=False)
-    ),
+    **TRUST_MISTAKES,
     "step-for-residual": Mistake("eq:residual-covariance", "Σ = S for the residual covariance", _changed(noise="step")),
     "whole-step": Mistake("eq:step-form", "the whole step taken", _changed(step_scale=MP.mpf(1))),
 }
@@ -242,12 +219,17 @@ STATEMENTS = {
     "eq:prior-gradient": "the independent prior pulls M by −(τ/π) M Q⁻¹",
     "eq:step-form": "Δ = −P⁻¹((N/m)AᵀG S + π·pull), P = U + πI, S = Q⁻¹; M⁺ = M + ηΔ, η = step_scale or β_t",
     "eq:residual-covariance": 'noise "residual": Σ = (T − AΔ)ᵀ(T − AΔ)/N + δ tr/K I, T = −G S',
-    "eq:trust-region": "η cut by 0.3 until N/m ∑ℓ + ½∑ τ‖M‖² falls, grown by 1.5 after",
-    "eq:mackay": "τ by evidence from the new M and γ up to 0.9 N K_L, once t + 1 ≥ warmup",
-    "eq:tempering": "min(max_temperature, tempering/s), once t + 1 ≥ warmup; draws are tempered by the state's",
+    "eq:trust-region": "η = min(the state's step_scale, largest), largest = step_scale of the settings or β_t; cut by"
+    " 0.3, twelve tries, until N/m ∑ w_n ℓ_n(drawn weights + ηΔ) + ½∑ τ‖M + ηΔ‖² (M the means; tied: ½∑ λ"
+    " tr(S⁻¹(·)ᵀ(·))) is not above its value at η = 0; the next try min(1.5 η, largest). If none is, no step is taken"
+    " and the next try is the first times 0.3¹²",
+    "eq:mackay": "τ by evidence from the new M, the new Σ and γ up to 0.9 N K_L, once t + 1 ≥ warmup",
+    "eq:tempering": "min(max_temperature, tempering/s) (the cap where s = 0), once t + 1 ≥ warmup; 0 before it, of a"
+    " single layer too; draws are tempered by the state's",
     "eq:output-spread": "s = ∑γ/(N K_L) at the means; with weight_draws s^(1−β_t) (spread/(temperature · m K_L))^β_t,"
     " spread = ∑ w_n (h_n − h̄_n) B (h_n − h̄_n)ᵀ of this draw about the means, m = ∑ w_n, where ⌈m/1024⌉ divides t",
-    "eq:noise-update": "σ² towards the mean squared residual at the drawn weights, once t ≥ warmup",
+    "eq:noise-update": "σ² towards the mean squared residual at the drawn weights, once t ≥ warmup; at the means plus"
+    " σ² min(ϑ ∑γ/(N K_L), 1), ϑ the temperature after this iteration",
 }
 
 

@@ -48,7 +48,15 @@ def _networks(seed: int, draws: bool) -> list[Case]:
             inputs["draws"] = [[numbers.matrix(d + 1, k) for d, k in shapes] for _ in range(3)]
         inputs["y"] = numbers.matrix(n, widths[-1]) if likelihood["kind"] == "gaussian" else None
         out.append(Case(name, inputs, {"n": n, "S": 3 * draws, **{f"K{l}": k for l, k in enumerate(widths)}}))
-    good = out[0].inputs
+    good, classes = out[0].inputs, out[2].inputs
+    if draws:
+        far, *rest = good["y"]
+        out.append(Case("regression-far", {**good, "y": [[100.0 * v for v in far], *rest]}, out[0].shapes))
+        last = classes["layers"][-1]
+        certain = {**last, "mean": [*last["mean"][:-1], [1000.0, -1000.0, 0.0]]}
+        inputs = {**classes, "layers": [*classes["layers"][:-1], certain]}
+        scale = {"entropy": 1.0, "aleatoric": 1.0}
+        out.append(Case("classification-certain", inputs, out[2].shapes, scale))
     first = {**good["layers"][0], "row_precision": [[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]}
     bad = {**good, "layers": [first, *good["layers"][1:]]}
     return [*out, Case("reject-indefinite", bad, out[0].shapes, reject="not positive definite")]
@@ -149,6 +157,23 @@ def _density_of_draws(i: Values, how: str) -> Values:
     return {**right, "log_density": [MP.log(sum(MP.exp(u) for u in v)) for v in each]}
 
 
+def _underflowing(i: Values) -> Values:
+    """Densities in place of their logarithms: 0 where float64 has none so small."""
+    right = exact.monte_carlo_predictive(i)
+    if i["likelihood"]["kind"] != "gaussian":
+        return right
+    return {**right, "log_density": [v if v > MP.log(LEAST) else MP.ninf for v in right["log_density"]]}
+
+
+def _nothing_times_infinity(i: Values) -> Values:
+    """p log p where p is 0 in float64."""
+    right = exact.monte_carlo_predictive(i)
+    if i["likelihood"]["kind"] == "gaussian":
+        return right
+    pairs = zip(right["entropy"], right["probabilities"])
+    return {**right, "entropy": [v if min(p) > LEAST else MP.nan for v, p in pairs]}
+
+
 def _softmax_of_mean(i: Values) -> Values:
     right = exact.monte_carlo_predictive(i)
     if i["likelihood"]["kind"] == "gaussian":
@@ -164,6 +189,7 @@ def _entropy_base(i: Values) -> Values:
     return {**right, "entropy": [v / MP.log(2) for v in right["entropy"]]}
 
 
+LEAST = MP.mpf("5e-324")
 LINEARIZED, MONTE_CARLO = "eq:linearized-predictive", "eq:monte-carlo-predictive"
 OPERATIONS = (
     Operation(
@@ -220,7 +246,7 @@ OPERATIONS = (
         {
             MONTE_CARLO: "h_s of W_s = M + L⁻ᵀ z_s Rᵀ, L Lᵀ = P, R Rᵀ = temperature · Σ; mean and covariance over s",
             "eq:predictive-density": "log of the mean over s of N(y | h_s, diag(σ²))",
-            "eq:predictive-entropy": "−∑ p log p, p the mean over s of softmax(h_s)",
+            "eq:predictive-entropy": "−∑ p log p, p the mean over s of softmax(h_s); 0 log 0 = 0",
         },
         {**COMMON, "draws": "z: per draw s, per layer (D, K)"},
         {
@@ -247,6 +273,10 @@ OPERATIONS = (
                 "eq:predictive-density",
                 "mean of log densities for log of their mean",
                 lambda i: _density_of_draws(i, "mean of logs"),
+            ),
+            "no-logarithms": Mistake("eq:predictive-density", "log of densities that underflow", _underflowing),
+            "nothing-times-infinity": Mistake(
+                "eq:predictive-entropy", "p log p not 0 where p is", _nothing_times_infinity
             ),
             "sum-over-draws": Mistake(
                 "eq:predictive-density", "sum over draws for mean", lambda i: _density_of_draws(i, "sum")

@@ -23,12 +23,16 @@ def _forms() -> list[Case]:
             ("independent-two", "independent", 2, 0.25),
             ("independent-one-unit", "independent", 1, 0.5),
             ("nothing-determined", "independent", 2, 0.0),
+            ("nearly-determined", "independent", 3, 1 - 2.0**-11),
         ]
     ):
         numbers = Numbers(1100 + s)
+        singular = name == "nearly-determined"  # as of classes, whose curvature is 0 along a shift of all logits
         inputs = {
             "prior": prior,
-            "curvature": numbers.spd(k),
+            "curvature": [[2.0 if i == j else -1.0 for j in range(k)] for i in range(k)]
+            if singular
+            else numbers.spd(k),
             "prior_precision": 0.375,
             "column_covariance": numbers.spd(k, 0.25, 0.75),
             "determined": kappa,
@@ -152,7 +156,7 @@ OPERATIONS = (
         },
         {
             "prior": PRIOR,
-            "curvature": "B (K, K), positive definite",
+            "curvature": "B (K, K), positive semi-definite",
             "prior_precision": "τ or λ",
             "column_covariance": "Σ (K, K) of the last iteration",
             "determined": "κ of the last iteration",
@@ -207,12 +211,12 @@ OPERATIONS = (
         "The prior precision re-estimated by evidence.",
         {
             "eq:mackay": "τ^(1−β) t^β, t = min(γ, most)/‖M‖² within bounds (the upper one if M = 0); "
-            "tied prior: ‖M‖² = tr(S⁻¹MᵀM)"
+            "tied prior: ‖M‖² = tr(Σ⁻¹MᵀM)"
         },
         {
             "prior": PRIOR,
             "mean": "M (D, K)",
-            "step": "S (K, K)",
+            "step": "Σ (K, K), the layer's noise covariance (S where that is of the step)",
             "prior_precision": "τ",
             "effective_parameters": "γ",
             "most": "the largest γ counted",

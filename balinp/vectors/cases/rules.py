@@ -8,6 +8,8 @@ from ..reference import rules as exact
 from ..reference.exact import MP, lists, matrix, squares
 from .kit import Case, Mistake, Numbers, Operation, Values
 
+LEAST = MP.mpf("1e-30")  # of what mistakes divide by
+
 
 def _temperatures() -> list[Case]:
     out = []
@@ -17,6 +19,7 @@ def _temperatures() -> list[Case]:
             ("capped", 0.46875, 2, 0.25, 0.5),
             ("one-layer", 3.25, 1, 0.25, 0.5),
             ("switched-off", 4.5, 2, 0.25, None),
+            ("nothing-determined", 0.0, 2, 0.25, 0.5),
         ]
     ):
         numbers = Numbers(1190 + s)
@@ -47,7 +50,8 @@ def _heated(factor: Any) -> Any:
 
 
 def _uncapped(t: Any, i: Values) -> Any:
-    return t if i["tempering"] is None or i["layers"] == 1 else i["tempering"] / i["parameters_per_target"]
+    share = i["parameters_per_target"]
+    return t if i["tempering"] is None or i["layers"] == 1 or share == 0 else i["tempering"] / share
 
 
 def _single_too(t: Any, i: Values) -> Any:
@@ -138,7 +142,7 @@ OPERATIONS = (
             "share-inverted": Mistake(
                 "eq:tempering",
                 "tempering · s for tempering/s",
-                _heated(lambda t, i: exact.heat(1 / i["parameters_per_target"], i["layers"], i)),
+                _heated(lambda t, i: exact.heat(1 / max(i["parameters_per_target"], LEAST), i["layers"], i)),
             ),
             "both-factors": Mistake("eq:tempering", "P divided too: the temperature counts twice", _both),
             "stale-factor": Mistake("eq:tempering", "sampling with the factor of Σ from before tempering", _stale),

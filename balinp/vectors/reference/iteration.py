@@ -160,7 +160,7 @@ def iteration(i: Values) -> Values:
     per_target = sum(gammas) / (total * width)
     if i["weight_draws"] is not None:
         per_target = state["parameters_per_target"]
-        if t % int(MP.ceil(count / 1024)) == 0:
+        if rules.measures_spread(t, count):
             w = i["sample_weight"] or [MP.mpf(1)] * len(i["x"])
             drawn, central = (passes(i["activation"], at, matrix(i["x"]))[1][-1] for at in (weights, means_of(state)))
             found = rules.spread(state["likelihood"], drawn, central, w)
@@ -170,7 +170,7 @@ def iteration(i: Values) -> Values:
     if likelihood["kind"] == "gaussian" and settings["learn_noise"] and t >= settings["warmup"]:
         share = MP.mpf(0)
         if i["weight_draws"] is None:
-            share = min(hot * sum(gammas) / (total * width), MP.mpf(1))
+            share = rules.weights_share(hot, sum(gammas), total * width)
         errors = [r / count for r in residual]
         likelihood["noise_variance"] = rules.moved_noise(likelihood, errors, share, beta, settings["noise_floor"])
     return {

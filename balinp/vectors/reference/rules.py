@@ -81,6 +81,11 @@ def spread(likelihood: Values, drawn: Matrix, central: Matrix, weights: list[Num
     return sum((w * v for w, v in zip(weights, each, strict=True)), MP.mpf(0))
 
 
+def measures_spread(t: int, weight: Number) -> bool:
+    """eq:output-spread  whether ⌈weight/1024⌉ divides t."""
+    return t % int(MP.ceil(weight / 1024)) == 0
+
+
 def updated_share(share: Number, found: Number, temperature: Number, targets: Number, rate: Number) -> Number:
     """eq:output-spread  s ← s^(1−β) (spread/(temperature · targets))^β."""
     return share ** (1 - rate) * (found / (temperature * targets)) ** rate
@@ -101,6 +106,11 @@ def tempered_deviation(temperature: Number, i: Values) -> Matrix:
     """L⁻ᵀ z Rᵀ with L Lᵀ = P and R Rᵀ = temperature · Σ: a draw's distance from the mean."""
     P, S, z = matrix(i["row_precision"]), temperature * matrix(i["column_covariance"]), matrix(i["draw"])
     return sample(0 * z, P, S, z)
+
+
+def weights_share(temperature: Number, gamma: Number, targets: Number) -> Number:
+    """eq:noise-update  the weights' own share of the noise variance, of a residual at the means."""
+    return min(temperature * gamma / targets, MP.mpf(1))
 
 
 def moved_noise(likelihood: Values, residual: list[Number], share: Number, rate: Number, floor: Number) -> Any:
