@@ -167,7 +167,8 @@ def fit(
             model = _ended(current, averaged)
             history.append(_record(model, losses / total, test, time.perf_counter() - start))
             stop = _any_stops(callbacks, model, history[-1])
-            converged = has_plateaued([r.train_nll for r in history[settings.warmup :]], patience, settings.tolerance)
+            recent = history[settings.warmup :][-2 * patience :]
+            converged = has_plateaued([r.train_nll for r in recent], patience, settings.tolerance)
             ended = _ending(converged, stop, len(history) >= budget)
         cut = ended is None and interrupted is not None and interrupted()
         if checkpoint is not None:
