@@ -199,6 +199,11 @@ class BALIEstimator(Parameters, Predictor):
             changes["max_iterations"] = self.max_iterations
         return Settings.preset(self.preset or self._preset, **{**changes, **(self.settings or {})})
 
+    def _chosen(self) -> set[str]:
+        """Names of the settings that the user gave."""
+        given = {"max_iterations": self.max_iterations is not None, "batch_size": self.batch_size != "auto"}
+        return {*(self.settings or {}), *(name for name, is_given in given.items() if is_given)}
+
     def _table_settings(self, rows: int) -> Settings:
         """The settings of fits of a whole table, as opposed to one iteration on a batch of a stream."""
         return self._fit_settings(rows)
@@ -257,7 +262,7 @@ class BALIEstimator(Parameters, Predictor):
         x, targets, weight = joined_rows(x, targets, weight)  # of a file only now
         core, kind = (self._network(), self._likelihood()), self._predictive_kind(settings)
         trial = Trial(x, targets, weight, *core, self._predict_seed, self.validation_fraction, kind, session, **more)
-        return best_held_out(trial, settings, self.settings or {})
+        return best_held_out(trial, settings, self._chosen())
 
     def _judged(self, rows: int, settings: Settings) -> bool:
         """Whether rows are held out, if the data do not forbid it."""

@@ -12,6 +12,7 @@ from .backend import get_backend
 from .base import BALIEstimator
 from .caller import warn_caller
 from .errors import DataConversionWarning, InvalidArgumentError
+from .heldout import convex
 from .likelihoods import Categorical
 from .params import kin
 from .predictive import Predictive
@@ -109,9 +110,12 @@ class BALIClassifier(BALIEstimator):
 
     def _table_settings(self, rows: int) -> Settings:
         settings = super()._table_settings(rows)
-        if self.preset is not None or rows >= MANY_ROWS or "trust_region" in (self.settings or {}):
+        if self.preset is not None or rows >= MANY_ROWS:
             return settings
-        return replace(settings, trust_region=True)  # inputs that occur a hundred times can throw the first steps off
+        chosen = self._chosen()
+        if "trust_region" not in chosen:  # inputs that occur a hundred times can throw the first steps off
+            settings = replace(settings, trust_region=True)
+        return settings if self.hidden_widths else convex(settings, chosen)
 
     def _undecided(self, settings: Settings) -> bool:
         return "prior_precision" not in (self.settings or {})

@@ -84,7 +84,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     order, n = np.random.default_rng(arguments.seed).permutation(len(table)), round(TRAIN_SHARE * len(table))
     train, test = order[:n], order[n:]
     if schema.task == "classification":
-        _check_classes(schema.targets[0], y[train], y[test])
+        train, test = _with_all_classes(schema.targets[0], y, train, test)
     for oddity in oddities(table, schema, train):
         _note(oddity)
     kind = BALIRegressor if schema.task == "regression" else BALIClassifier
@@ -191,23 +191,29 @@ def _measured(model: Any, schema: Schema, table: Table, X: np.ndarray) -> Foreca
     return forecast(model, X, schema.targets)
 
 
-def _check_classes(target: str, train: np.ndarray, test: np.ndarray) -> None:
-    classes = np.unique(train)
-    if len(classes) < 2:
+def _with_all_classes(target: str, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(training rows, test rows) with those of classes that only the test rows have among the training rows."""
+    classes = np.unique(y[train])
+    lone = np.isin(y[test], classes, invert=True)
+    if len(classes) == len(train) and lone.all():
         raise InvalidArgumentError(
-            f"column {target!r} has one class, {str(classes[0])!r}, in the training rows; a fit needs at least two"
+            f"column {target!r} has a different value in every row ({str(y[train][0])!r}, …), which is no class; "
+            f"numbers with units must be written as plain numbers to be a target"
         )
-    lone = np.setdiff1d(test, classes)
-    if len(classes) == len(train) and len(lone) == len(test):
+    names = listed([str(v) for v in np.unique(y[test][lone])])
+    if lone.all():
         raise InvalidArgumentError(
-            f"column {target!r} has a different value in every row ({str(train[0])!r}, …), which is no class; numbers "
-            f"with units must be written as plain numbers to be a target"
+            f"column {target!r}: all rows of {names} fell among the test rows, which are of no other class; give the "
+            f"classes more rows, merge them, or try another --seed"
         )
-    if len(lone):
+    if lone.any():
+        _note(f"all rows of {names} fell among the test rows and are trained on instead; no test row is of them")
+        train, test = np.concatenate([train, test[lone]]), test[~lone]
+    if len(np.unique(y[train])) < 2:
         raise InvalidArgumentError(
-            f"column {target!r}: all rows of {listed([str(v) for v in lone])} fell among the test rows; give the class "
-            f"more rows, merge it with another, or try another --seed"
+            f"column {target!r} has one class, {str(y[train][0])!r}, in the training rows; a fit needs at least two"
         )
+    return train, test
 
 
 @contextmanager

@@ -32,6 +32,8 @@ CURVE_INPUTS, CURVE_ITERATIONS = 2, 200  # of more inputs rows are too far apart
 CLASSIFICATION: Ways = (({"prior_precision": 0.06}, {"prior_precision": 0.25}), ({"prior_precision": 0.003},))
 PLAIN: dict[str, Any] = {"joint_iterations": 0, "trust_region": False}  # what one exact layer has no use for
 LINEAR: Ways = (({"prior_precision": 0.25}, {"prior_precision": 4.0}),)  # of classes without hidden layers
+LOOSE: Ways = (({"prior_precision": 0.001},),)  # of those that a line parts: surer, and surer where it is wrong
+CONVEX: dict[str, Any] = {"joint_iterations": 20, "step_scale": 1.0, "batch_size": None, "patience": 30}
 
 
 def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()) -> HeldOut | None:
@@ -64,7 +66,10 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     if classes:
         network, linear = judged(held_out_classes), judged(held_out_classes, trial.plain)
         best = _followed(CLASSIFICATION, network, network(settings), chosen, careful=1)
-        other = None if best is None else _followed(LINEAR, linear, linear(settings), chosen, careful=0)
+        start = None if best is None else linear(convex(settings, chosen))
+        other = _followed(LINEAR, linear, start, chosen, careful=0)
+        if other is start:
+            other = _followed(LOOSE, linear, start, chosen, careful=1)
         other = None if other is None else replace(other, mlp=trial.plain.mlp)
     elif isinstance(trial.likelihood, Heteroscedastic):
         network = judged(held_out_heteroscedastic)
@@ -83,6 +88,15 @@ def best_held_out(trial: Trial, settings: Settings, chosen: Collection[str] = ()
     if classes or wide:
         return best if _better(best, other, careful=1 if classes else 2) else other
     return other if _better(other, best, careful=1) else best
+
+
+def convex(settings: Settings, chosen: Collection[str] = ()) -> Settings:
+    """``settings`` for classes without hidden layers, whose loss is convex: the joint steps are Newton's, and go on to
+    its minimum where a bound's short ones stop far from it. Those named in ``chosen`` stay.   (eq:held-out-choice)"""
+    if settings.prior != "independent" or ("batch_size" in chosen and settings.batch_size is not None):
+        return settings
+    few = {"joint_iterations": min(CONVEX["joint_iterations"], settings.max_iterations // 2)}  # time for draws
+    return replace(settings, **{name: value for name, value in {**CONVEX, **few}.items() if name not in chosen})
 
 
 def _followed(ways: Ways, judge: Judge, start: HeldOut | None, chosen: Collection[str], careful: int) -> HeldOut | None:

@@ -71,7 +71,7 @@ def _block_product(
     x, w = brought((x, w), mlp)
     activations = mlp.forward(weights, x)
     change = mlp.pushforward(weights, activations, directions)
-    curved = mlp.backend.xp.einsum("nij,...nj->...ni", likelihood.curvature(activations.outputs[-1]), change)
+    curved = mlp.backend.xp.einsum("nij,...nj->...ni", likelihood.row_curvature(activations.outputs[-1]), change)
     if w is not None:
         curved = w[:, None] * curved
     gradients = mlp.backward(weights, activations, curved)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .backend import get_backend
-from .blocks import held_rows
+from .blocks import held_rows, reduce_blocks
 from .caller import warn_caller
 from .distinct import joined_rows
 from .errors import BALIError, ConvergenceWarning, InterruptedFitWarning, InvalidArgumentError
@@ -21,7 +21,7 @@ from .heldout_heteroscedastic import applied_to_log_variance
 from .heldout_joint import applied_jointly
 from .persistence import json_params
 from .predictive import predict_linearized, predict_monte_carlo
-from .rows import gathered
+from .rows import block_rows, gathered
 from .session import Session, as_callbacks
 from .solver import bali_step
 from .state import BALIState, initial_state
@@ -31,6 +31,8 @@ from .trial import HeldOut, with_enough_noise
 from .validation import as_generator
 from .wide import InputMap, InputMaps, Span, is_wide
 
+FEW = 0.1  # weights that sum to less than this of their rows are shares, not counts
+
 
 def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbacks: Any, session: Session) -> Any:
     """Fit ``estimator``: relevance of the inputs, what held-out rows say, the fit proper, each as it wants; itself.
@@ -39,9 +41,27 @@ def learn(estimator: Any, X: Any, y: Any, sample_weight: Any, test: Any, callbac
     """
     data = estimator._prepare_data(X, y, sample_weight)
     _check_watched(estimator, test, callbacks)
+    _tell_few(data[2])
     rows, weights = len(data[0]), sum(d * k for d, k in estimator._network().shapes)
     with calm_threads(min(rows, estimator._fit_settings(rows).batch_size or rows), weights):
         return _learnt(estimator, data, test, callbacks, session)
+
+
+def _tell_few(weight: Any) -> None:
+    """Warn of weights that make next to nothing of many rows: most likely they are shares."""
+    if weight is None:
+        return
+    sums = reduce_blocks(_sum_and_count, block_rows(weight), weight)
+    if sums[0] < FEW * sums[1]:
+        warn_caller(
+            f"sample_weight sums to {sums[0]:.3g} over {sums[1]:.0f} rows, which then count as so many: a weight of 2 "
+            f"is the row twice; if the weights only compare rows, divide them by their mean",
+            UserWarning,
+        )
+
+
+def _sum_and_count(start: int, weight: Any) -> np.ndarray:
+    return np.array([weight.sum(), np.count_nonzero(weight)])
 
 
 def _check_watched(estimator: Any, test: Any, callbacks: Any) -> None:

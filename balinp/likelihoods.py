@@ -61,6 +61,10 @@ class Gaussian:
         bound = xp.eye(k, dtype=h.dtype) / self._variance(h)
         return xp.broadcast_to(bound, (n, k, k))
 
+    def row_curvature(self, h: Array) -> Array:
+        """The same.   (eq:row-curvature)"""
+        return self.curvature(h)
+
     def probe(self, h: Array, noise: Array) -> Array:
         """Rows z = ε/σ with E[zᵀz] = diag(1/σ²) for noise ε of mean 0, covariance I; (N, K).   (eq:gaussian-probe)"""
         return noise / self._variance(h) ** 0.5
@@ -126,6 +130,10 @@ class Categorical:
         xp, (n, k) = self.backend.xp, h.shape
         bound = (xp.eye(k, dtype=h.dtype) - 1 / k) / 2
         return xp.broadcast_to(bound, (n, k, k))
+
+    def row_curvature(self, h: Array) -> Array:
+        """∂²ℓ_n/∂h_n² = diag(p_n) − p_n p_nᵀ at each row's own p, (N, K, K).   (eq:row-curvature)"""
+        return self.aleatoric(h)
 
     def probe(self, h: Array, noise: Array) -> Array:
         """Rows z = (ε − mean ε)/√2 with E[zᵀz] = ½(I − 11ᵀ/K); (N, K).   (eq:bohning-probe)"""

@@ -43,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
         "fit",
         help="fit a table, measure on held-out rows, write the model",
         description="Fit a CSV table with a header. A random tenth of the rows is held out for testing.\n"
-        "Text columns are one-hot encoded. A target of numbers means regression; one of text, or of at\n"
-        "most ten whole numbers with ten rows each, classification.",
+        "Text columns are one-hot encoded. A target of numbers means regression; one of text, of\n"
+        "two whole numbers, or at most ten with ten rows each, classification.",
         epilog=EXAMPLES,
         formatter_class=raw,
     )

@@ -145,8 +145,8 @@ class Schema:
 def choose_task(table: Table, targets: Sequence[str], task: str = "auto") -> tuple[str, str]:
     """The task and why, in words.
 
-    "auto": text → classification; numbers → regression, unless one target holds 2 to 10 distinct values, all whole
-    numbers, each in at least 10 rows. Raises InvalidArgumentError for an unknown target or task, and for several
+    "auto": text → classification; numbers → regression, unless one target holds two distinct values, or up to 10 each
+    in at least 10 rows, all whole numbers. Raises InvalidArgumentError for an unknown target or task, and for several
     targets to classify.
     """
     _check_names(table, targets, ())
@@ -161,12 +161,17 @@ def choose_task(table: Table, targets: Sequence[str], task: str = "auto") -> tup
     if table.is_text(targets[0]):
         return "classification", "the target is text"
     values, counts = np.unique(table.numbers(targets[0]), return_counts=True)
-    if 2 <= len(values) <= MAX_CLASSES and np.all(values == np.floor(values)) and counts.min() >= ROWS_PER_CLASS:
+    if _are_labels(values) and (len(values) == 2 or counts.min() >= ROWS_PER_CLASS):
         return (
             "classification",
             f"the target has {len(values)} values, all whole numbers; --task regression changes this",
         )
     return "regression", "the target is numbers; --task classification changes this"
+
+
+def _are_labels(values: np.ndarray) -> bool:
+    """Whether distinct ``values`` could be classes: few whole numbers."""
+    return 2 <= len(values) <= MAX_CLASSES and bool(np.all(values == np.floor(values)))
 
 
 def oddities(table: Table, schema: Schema, train: np.ndarray) -> list[str]:
@@ -185,6 +190,11 @@ def oddities(table: Table, schema: Schema, train: np.ndarray) -> list[str]:
         values = table.numbers(name)
         if np.all(values == values[0]):
             found.append(f"the target {name!r} is {values[0]:g} in every row: there is nothing to learn")
+        elif len(schema.targets) == 1 and len(different := np.unique(values)) > 2 and _are_labels(different):
+            found.append(
+                f"the target {name!r} holds {len(different)} whole numbers, some of them in few rows, and is taken for "
+                f"an amount; if they are classes, --task classification says so"
+            )
     return found
 
 

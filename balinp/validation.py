@@ -79,8 +79,8 @@ def as_labels(y: Any, rows: int) -> Rows:
         kinds = {type(v) for v in array}
         if all(issubclass(kind, str) for kind in kinds):
             return array if kinds <= {str} else np.array([str(label) for label in array], dtype=object)
-        if any(v is None or v != v for v in array):  # NaN is the one value unequal to itself
-            row = next(i for i, v in enumerate(array) if v is None or v != v)
+        row = next((i for i, v in enumerate(array) if _is_missing(v)), None)
+        if row is not None:
             raise InvalidArgumentError(f"y has a missing label in row {row}; drop the row or give the label")
         if not all(isinstance(v, (int, float, bool, np.number)) for v in array):
             raise InvalidTypeError(
@@ -96,6 +96,11 @@ def as_labels(y: Any, rows: int) -> Rows:
     elif array.dtype.kind not in "biuUS":
         raise InvalidTypeError(f"y must be class labels (numbers, text or booleans), got dtype {array.dtype}")
     return array
+
+
+def _is_missing(label: Any) -> bool:
+    """None, pandas' NA, which answers no comparison, or NaN, the one value unequal to itself."""
+    return label is None or type(label).__name__ == "NAType" or bool(label != label)
 
 
 def labels_present(labels: Rows, weight: Rows | None = None) -> np.ndarray:

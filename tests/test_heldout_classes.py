@@ -12,15 +12,19 @@ from balinp.heldout import (
     HeldOut,
     Trial,
     best_held_out,
+    convex,
     held_out_classes,
 )
 from balinp.predictive import predict_linearized
+from balinp.testing import assert_residual
+from balinp.training import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 
 
+EPS = np.finfo(float).eps
 SURE, UNSURE = np.zeros(4), np.array([9.0, -9.0, 9.0, -9.0])  # differences row by row beside those of the means
-POOR = {0.015: 50, 0.25: 60, 4.0: 70}  # losses without hidden layers
+POOR = {0.015: 50, 0.25: 60, 0.001: 80}  # losses without hidden layers
 
 
 @pytest.mark.equation("eq:held-out-choice")
@@ -32,17 +36,18 @@ POOR = {0.015: 50, 0.25: 60, 4.0: 70}  # losses without hidden layers
         ({0.015: 3, 0.06: 4, 0.003: 2}, SURE, POOR, 0.003, [0.015, 0.06, 0.003]),
         ({0.015: 3, 0.06: 4, 0.003: 5}, SURE, POOR, 0.015, [0.015, 0.06, 0.003]),
         ({0.015: 3, 0.06: 2, 0.003: 2}, UNSURE, POOR, 0.015, [0.015, 0.06, 0.003]),
-        ({0.015: 3, 0.06: 4, 0.003: 5}, SURE, {0.015: 2, 0.25: 2.5}, (0.015,), [0.015, 0.06, 0.003]),
+        ({0.015: 3, 0.06: 4, 0.003: 5}, SURE, {0.015: 2, 0.25: 2.5, 0.001: 3}, (0.015,), [0.015, 0.06, 0.003]),
         ({0.015: 3, 0.06: 4, 0.003: 5}, SURE, {0.015: 4, 0.25: 2, 4.0: 1}, (4.0,), [0.015, 0.06, 0.003]),
-        ({0.015: 3, 0.06: 2, 0.25: 1}, SURE, {0.015: 2, 0.25: 3}, 0.25, [0.015, 0.06, 0.25]),
-        ({0.015: 3, 0.06: 4, 0.003: 5}, SURE, {0.015: 3, 0.25: 4}, (0.015,), [0.015, 0.06, 0.003]),
-        ({0.015: 3, 0.06: 4, 0.003: 5}, UNSURE, {0.015: 3.5, 0.25: 4}, (0.015,), [0.015, 0.06, 0.003]),
+        ({0.015: 3, 0.06: 2, 0.25: 1}, SURE, {0.015: 2, 0.25: 3, 0.001: 3}, 0.25, [0.015, 0.06, 0.25]),
+        ({0.015: 3, 0.06: 4, 0.003: 5}, SURE, {0.015: 3, 0.25: 4, 0.001: 5}, (0.015,), [0.015, 0.06, 0.003]),
+        ({0.015: 3, 0.06: 4, 0.003: 5}, SURE, {0.015: 3, 0.25: 4, 0.001: 2}, (0.001,), [0.015, 0.06, 0.003]),
+        ({0.015: 3, 0.06: 4, 0.003: 5}, UNSURE, {0.015: 3.5, 0.25: 4, 0.001: 2}, (0.015,), [0.015, 0.06, 0.003]),
     ],
 )
 def test_classes_take_the_way_that_gets_better_by_a_standard_error(monkeypatch, losses, noise, linear, wanted, asked):
     """The walk over prior precisions, of losses given by hand: upwards, downwards, to its end, and not for less than a
-    standard error, which is that of differences row by row; then a way without hidden layers, whose end is taken unless
-    the network is better by a standard error."""
+    standard error, which is that of differences row by row; then a way without hidden layers, downwards for a standard
+    error only, whose end is taken unless the network is better by one."""
     trial = Trial(np.arange(6.0)[:, None], np.arange(6), None, MLP((1, 2, 6)), Categorical(), 0, 0.2)
     settings, seen = Settings.preset("classification"), {3: [], 2: []}
 
@@ -50,7 +55,8 @@ def test_classes_take_the_way_that_gets_better_by_a_standard_error(monkeypatch, 
         known = seen[len(trial.mlp.widths)]
         known.append(variant.prior_precision)
         mean = (losses if len(trial.mlp.widths) == 3 else linear)[variant.prior_precision]
-        each = mean + (noise if len(known) > 1 or len(trial.mlp.widths) == 2 else SURE)
+        linear_start = len(trial.mlp.widths) == 2 and variant.prior_precision != 0.001
+        each = mean + (noise if linear_start or (len(known) > 1 and len(trial.mlp.widths) == 3) else SURE)
         return HeldOut(variant, float(each.mean()), each)
 
     monkeypatch.setattr("balinp.heldout.held_out_classes", judge)
@@ -61,6 +67,44 @@ def test_classes_take_the_way_that_gets_better_by_a_standard_error(monkeypatch, 
     assert seen[3] == asked
     assert seen[2] == list(linear)[: len(seen[2])]
     assert len(seen[2]) >= 2
+
+
+@pytest.mark.equation("eq:held-out-choice")
+@pytest.mark.equation("eq:row-curvature")
+@pytest.mark.parametrize("seed", range(4))
+def test_classes_without_hidden_layers_end_at_the_minimum(seed):
+    """The slope of the penalised loss vanishes to rounding after sixty iterations. Negative control: short steps by the
+    bound have not got there after a thousand."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((120, 5))
+    y = (3 * x @ rng.standard_normal((5, 3)) + rng.gumbel(size=(120, 3))).argmax(axis=1)
+    short = Settings.preset("classification", trust_region=True, max_iterations=1000)
+    ratios = []
+    for settings in (convex(short), short):
+        state = fit(x, y, MLP((5, 3)), Categorical(), np.random.default_rng(0), settings).state
+        activations = state.mlp.forward(state.means, x)
+        A, G = activations.inputs[0], state.likelihood.gradient(activations.outputs[-1], y)
+        slope = A.T @ G + state.layers[0].prior_precision * state.means[0]
+        size = np.linalg.norm(A) * np.linalg.norm(G)
+        ratios.append(np.linalg.norm(slope) / (len(x) * EPS * size))
+        if settings is not short:
+            assert state.iteration == 60
+            assert_residual(ratios[0], "slope at the end", "eq:row-curvature")
+    assert ratios[1] > 1e6
+
+
+def test_what_the_user_chose_stays_in_fits_without_hidden_layers():
+    short = Settings.preset("classification", max_iterations=30)
+    assert convex(short).joint_iterations == 15  # as many again are left for the draws' temperature
+    assert convex(short, {"step_scale", "patience"}) == replace(short, joint_iterations=15)
+    assert convex(replace(short, batch_size=64), {"batch_size"}) == replace(short, batch_size=64)
+    assert convex(replace(short, batch_size=64)).batch_size is None
+    assert convex(replace(short, prior="tied")) == replace(short, prior="tied")
+    x, y = np.random.default_rng(0).standard_normal((40, 2)), np.arange(40) % 2
+    model = BALIClassifier((), settings={"joint_iterations": 0}, random_state=0).fit(x, y)
+    assert model._table_settings(40).joint_iterations == 0
+    assert BALIClassifier((), random_state=0).fit(x, y)._table_settings(40).joint_iterations == 20
+    assert model._table_settings(5_000).batch_size == 500
 
 
 @pytest.mark.equation("eq:held-out-choice")

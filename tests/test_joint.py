@@ -80,7 +80,7 @@ def test_the_product_is_that_with_the_dense_curvature(kind, block_rows, seed):
     several, settings = directions_of(mlp, seed, (2,)), Settings(block_rows=block_rows)
     w = np.random.default_rng([seed, 2]).integers(1, 4, len(x)).astype(float)
     for weight, rows in ((None, x), (w, np.repeat(x, w.astype(int), axis=0))):
-        H = dense_ggn(mlp, likelihood, weights, rows)
+        H = dense_ggn(mlp, likelihood, weights, rows, own=True)
         got = curvature_product(mlp, likelihood, weights, several, x, settings, weight)
         scale, size = 10 * np.linalg.norm(H, 2) * np.linalg.norm(flat([v[0] for v in several])), len(H)
         for s in range(2):
@@ -143,7 +143,13 @@ def joint_of(signs=None, damping=0.3, seed=0, widths=(1, 2, 1), tau=(0.7, 1.9)):
         return curvature_product(mlp, likelihood, weights, v, x, settings, None)
 
     found = joint_regression(product, slopes, tau, np.asarray(damping), signs, posteriors, NUMPY)
-    return found, dense_ggn(mlp, likelihood, weights, x), slopes, np.repeat(tau, [w.size for w in weights]), weights
+    return (
+        found,
+        dense_ggn(mlp, likelihood, weights, x, own=True),
+        slopes,
+        np.repeat(tau, [w.size for w in weights]),
+        weights,
+    )
 
 
 @on_every_backend

@@ -81,6 +81,18 @@ def test_gaussian_curvature_is_the_hessian(name):
     assert_residual(ratio, f"curvature of {name}", "eq:gaussian-curvature")
 
 
+@pytest.mark.equation("eq:row-curvature")
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_each_rows_own_curvature_is_the_hessian(name):
+    """Of Gaussians and classes. Negative control: of classes the bound is not."""
+    likelihood, h, y = case(name)
+    expected = hessian(likelihood, h, y)
+    assert_residual(
+        comparison_residual(likelihood.row_curvature(h), expected), f"own curvature, {name}", "eq:row-curvature"
+    )
+    assert name not in CATEGORICAL or comparison_residual(likelihood.curvature(h), expected) > THRESHOLD
+
+
 @pytest.mark.equation("eq:bohning-bound")
 @pytest.mark.parametrize("name", CATEGORICAL)
 @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 5.0, 100.0, 1e6])

@@ -127,6 +127,7 @@ def _likelihoods(generator: np.random.Generator, s: dict[str, int]) -> Cases:
             f"{name}.curvature": [Case(s, case, (likelihood.curvature(outputs),))],
             f"{name}.probe": [Case(s, {"h": outputs, "noise": probe}, (likelihood.probe(outputs, probe),))],
             f"{name}.aleatoric": [Case(s, case, (likelihood.aleatoric(outputs),))],
+            f"{name}.row_curvature": [Case(s, case, (likelihood.row_curvature(outputs),))],
         }
     rows = Categorical().one_hot(h, kinds[1][3])
     result["likelihoods.Categorical.one_hot"] = [Case(s, {"h": h, "y": rows}, (rows,))]

@@ -140,8 +140,7 @@ def categorical(core: Any, seed: int) -> Iterator[Measurement]:
         bound = np.asarray(likelihood.curvature(h))
         half = np.broadcast_to((np.eye(3) - 1 / 3) / 2, bound.shape)
         yield "eq:bohning-bound", what, ratio(bound, half, "float64")
-        p = softmax(h)
-        hessian = p[:, :, None] * np.eye(3) - p[:, :, None] * p[:, None, :]
+        p, hessian = softmax(h), softmax_hessian(h)
         below = -min(float(np.min(np.linalg.eigvalsh(bound - hessian))), 0.0)
         yield "eq:bohning-bound", f"curvature above it, {what}", below / np.finfo(np.float64).eps
         probabilities = ratio(likelihood.probabilities(h), p, "float64", 1.0, 10.0)
@@ -149,6 +148,26 @@ def categorical(core: Any, seed: int) -> Iterator[Measurement]:
         probes = [likelihood.probe(h, np.broadcast_to(z, h.shape)) for z in sign_patterns(3)]
         mean = np.mean([np.einsum("ni,nj->nij", z, z) for z in probes], axis=0)
         yield "eq:bohning-probe", what, ratio(mean, half, "float64")
+
+
+def softmax_hessian(h: np.ndarray) -> np.ndarray:
+    """diag(p) − pᵀp row by row, (N, K, K)."""
+    p = softmax(h)
+    return p[:, :, None] * np.eye(h.shape[1]) - p[:, :, None] * p[:, None, :]
+
+
+def own_curvature(core: Any, seed: int) -> Iterator[Measurement]:
+    """The curvature at each row's own outputs, of classes and of a Gaussian."""
+    variance = np.array([0.2, 1.0, 3.0])
+    for _, h, what in _outputs(seed):
+        found = core.Categorical().row_curvature(h)
+        yield "eq:row-curvature", f"classes, {what}", ratio(found, softmax_hessian(h), "float64", 1 + norm(h))
+        precision = np.broadcast_to(np.diag(1 / variance), (len(h), 3, 3))
+        yield (
+            "eq:row-curvature",
+            f"Gaussian, {what}",
+            ratio(core.Gaussian(variance).row_curvature(h), precision, "float64"),
+        )
 
 
 CHECKS = (
@@ -176,5 +195,10 @@ CHECKS = (
             "eq:bohning-bound": "B = ½(I − 11ᵀ/K), above the curvature everywhere",
             "eq:bohning-probe": "E[zᵀz] = ½(I − 11ᵀ/K)",
         },
+    ),
+    (
+        own_curvature,
+        ("Gaussian", "Categorical"),
+        {"eq:row-curvature": "∂²ℓ_n/∂h_n² at the row's own outputs: diag(1/σ²), or diag(p) − pᵀp"},
     ),
 )

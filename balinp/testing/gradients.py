@@ -85,11 +85,14 @@ def assert_backward(
             )
 
 
-def dense_ggn(mlp: MLP, likelihood: Likelihood, weights: Sequence[np.ndarray], x: np.ndarray) -> np.ndarray:
-    """∑_n J_nᵀ B_n J_n over all weights, J_n = ∂h_L,n/∂(vec W_1, vec W_2, …), B_n the likelihood's curvature bound:
-    (p, p) for p weights in all."""
+def dense_ggn(
+    mlp: MLP, likelihood: Likelihood, weights: Sequence[np.ndarray], x: np.ndarray, own: bool = False
+) -> np.ndarray:
+    """∑_n J_nᵀ B_n J_n over all weights, J_n = ∂h_L,n/∂(vec W_1, vec W_2, …), B_n the likelihood's curvature bound, or
+    each row's ``own`` curvature: (p, p) for p weights in all."""
     J = np.concatenate(weight_jacobians(mlp, weights, x), axis=2)
-    B = np.asarray(likelihood.curvature(mlp.forward(weights, x).outputs[-1]))
+    h = mlp.forward(weights, x).outputs[-1]
+    B = np.asarray(likelihood.row_curvature(h) if own else likelihood.curvature(h))
     return np.einsum("nai,nab,nbj->ij", J, B, J)
 
 
