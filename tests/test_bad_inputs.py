@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from balinp import BALIClassifier, BALIError, BALIRegressor, ConvergenceWarning
@@ -203,6 +204,14 @@ def test_zero_weights_drop_rows_and_all_zero_is_refused():
             regressor().fit(X0, Y0, sample_weight=bad)
 
 
+def test_weights_that_are_shares_are_warned_of():
+    """What they make of the data: one row. Counts, and shares of a tenth and more, say nothing."""
+    with pytest.warns(UserWarning, match=r"sums to 1 over 40 rows.*divide them by their mean"):
+        regressor().fit(X0, Y0, sample_weight=np.full(40, 1 / 40))
+    for weight in (0.101, 1.0, 1000.0):  # a warning is an error here
+        regressor().fit(X0, Y0, sample_weight=np.full(40, weight))
+
+
 LABELS = {
     "text": np.array(["no", "yes"]),
     "objects": np.array(["no", "yes"], dtype=object),
@@ -228,6 +237,8 @@ def test_labels_of_any_kind_come_back_as_they_were(kind):
         (np.zeros(40), "one class"),
         (Y0, "BALIRegressor"),
         (np.array(["a", None] * 20, dtype=object), "row 1"),
+        (pd.Series(["a", pd.NA] * 20, dtype="string"), "missing label in row 1"),
+        (pd.Series([True, pd.NA] * 20, dtype="boolean"), "missing label in row 1"),
         (np.array(["a", 1] * 20, dtype=object), "mixes"),
         (np.full(40, np.nan), "NaN"),
         (np.zeros((40, 2)), "one-dimensional"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from balinp import BALIClassifier, BALIRegressor, outputs, persistence
 from balinp.cli import main
 
 QUICK = ["--max-iterations", "15"]
-LONE = np.random.default_rng(0).permutation(30)[27]  # the first test row of 30
+LONE = np.random.default_rng(0).permutation(30)[27:]  # the test rows of 30
 
 
 @pytest.fixture
@@ -81,8 +82,8 @@ FIT_REFUSALS = {
     "one class": (
         "x,y\n" + "".join(f"{i},only\n" for i in range(30)), [], ["'y'", "'only'", "at least two"],
     ),
-    "a class of one test row": (
-        "x,y\n" + "".join(f"{i},{'lone' if i == LONE else 'ab'[i % 2]}\n" for i in range(30)),
+    "classes of test rows alone": (
+        "x,y\n" + "".join(f"{i},{'lone' if i in LONE else 'ab'[i % 2]}\n" for i in range(30)),
         [], ["'y'", "'lone'", "--seed"],
     ),
     "bad seed": (table_text(), ["--seed", "-1"], ["--seed", "'-1'", "at least 0"]),
@@ -149,6 +150,17 @@ def test_a_picture_without_matplotlib_is_refused_before_the_fit(good, monkeypatc
     monkeypatch.setattr(BALIRegressor, "fit", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert_refused(run("fit", good, "--target", "y", "--plot", "p.png"), ["pip install 'balinp[plot]'"])
+
+
+def test_a_class_of_test_rows_alone_is_trained_on(tmp_path, run):
+    lines = [f"{i},{'lone' if i == LONE[0] else 'ab'[i % 2]}\n" for i in range(30)]
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(lines))
+    code, printed, errors = run("fit", tmp_path / "t.csv", "--target", "y", "--json", *QUICK)
+    assert code == 0
+    assert "all rows of 'lone' fell among the test rows and are trained on instead" in errors
+    facts = json.loads(printed)
+    assert facts["rows"] == {"train": 28, "test": 2}
+    assert facts["classes"] == ["a", "b", "lone"]
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind this user")

@@ -184,7 +184,8 @@ def test_labels_are_text_or_whole_numbers(read):
         ([0, 1] * 10, "classification"),
         (list(range(10)) * 10, "classification"),
         (list(range(11)) * 10, "regression"),
-        ([0, 1] * 9, "regression"),
+        ([0, 1, 2] * 9, "regression"),
+        ([0] * 30 + [1], "classification"),
         ([0, 1] * 10 + [2], "regression"),
         ([0.5, 1.5] * 10, "regression"),
         ([3] * 20, "regression"),
@@ -265,7 +266,11 @@ def test_oddities_are_noted_and_nothing_else_is(read):
     assert [s.partition(" counts")[0] for s in said[:2]] == ["column 'id'", "column 'year'"]
     assert said[2:] == ["the target 'y' is 7 in every row: there is nothing to learn"]
     said = oddities(table, Schema.from_table(table, ["x"], "regression", ["id", "year"]), np.arange(20))
-    assert said == ["column 'y' is 7 in every training row: what it does is not learnt"]
+    assert said[0] == "column 'y' is 7 in every training row: what it does is not learnt"
+    assert said[1].startswith(
+        "the target 'x' holds 5 whole numbers, some of them in few rows, and is taken for an amount;"
+    )
+    assert len(said) == 2
 
 
 def test_what_training_rows_do_not_tell_is_noted(read):
