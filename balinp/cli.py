@@ -25,7 +25,7 @@ from .audit.command import run as run_audit
 from .classifier import BALIClassifier
 from .commands import run_doctor, run_report, run_score
 from .errors import BALIError, ConvergenceWarning, InterruptedFitWarning, InvalidArgumentError
-from .evaluation import Evaluation, pictures
+from .evaluation import Evaluation, extrapolations, pictures
 from .files import write_atomically
 from .learning import how_it_ended
 from .options import parser
@@ -153,6 +153,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     schema.check_model(model)
     table = read_table(arguments.table, schema.text_columns)
     X = schema.encode(table)
+    for caution in extrapolations(schema, table):
+        _note(caution)
     result = _measured(model, schema, table, X)
     content = _csv(result.columns)
     if arguments.out is not None:

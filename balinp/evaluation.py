@@ -86,16 +86,17 @@ def foreign_auroc(e: Evaluation, table: Table) -> float:
 
 def cautions(e: Evaluation) -> list[str]:
     """What a reader of the predictions should know, a sentence each; none: nothing was noticed."""
-    return [*_outside(e), *(_coverage(e) if e.regression else _confidence(e)), *_fit(e)]
+    return [*extrapolations(e.schema, e.table), *(_coverage(e) if e.regression else _confidence(e)), *_fit(e)]
 
 
-def _outside(e: Evaluation) -> Iterator[str]:
-    outside = e.schema.outside(e.table)
-    rows = np.zeros(len(e.table), dtype=bool)
+def extrapolations(schema: Schema, table: Table) -> Iterator[str]:
+    """A sentence if rows of ``table`` lie outside the range of the fit."""
+    outside = schema.outside(table)
+    rows = np.zeros(len(table), dtype=bool)
     for where in outside.values():
         rows |= where
     if rows.any():
-        lines = ", ".join(str(line) for line in e.table.lines[rows][:5])
+        lines = ", ".join(str(line) for line in table.lines[rows][:5])
         yield (
             f"Extrapolation: {rows.sum()} of {len(rows)} rows lie outside the range of the fit in "
             f"{listed(list(outside))} (lines {lines}{', …' if rows.sum() > 5 else ''} of the table). "

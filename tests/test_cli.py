@@ -184,6 +184,10 @@ def test_predict_finds_columns_by_name_and_ignores_others(tmp_path, mixed, run):
     code, printed, errors = run("predict", model, shuffled)
     assert (code, errors) == (0, "")
     assert read_columns(printed) == whole
+    far = write(tmp_path, {"colour": columns["colour"], "x": [99, *columns["x"][1:]]}, "f.csv")
+    code, _, errors = run("predict", model, far)
+    assert (code, errors.count("\n")) == (0, 1)
+    assert "Extrapolation: 1 of 120 rows lie outside the range of the fit in 'x' (lines 2 of the table)" in errors
     # a target that cannot be used is no reason to refuse predictions
     gaps = write(tmp_path, columns | {"y": ["?", *columns["y"][1:]]}, "g.csv")
     code, printed, errors = run("predict", model, gaps)
