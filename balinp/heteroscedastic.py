@@ -115,6 +115,10 @@ class Heteroscedastic:
         """The Fisher information diag(1/s², ½ t²), (N, 2K, 2K).   (eq:heteroscedastic-curvature)"""
         return self.backend.xp.eye(h.shape[1], dtype=h.dtype) * self._fisher(h)[:, None, :]
 
+    def layer_curvature(self, h: Array) -> Array:
+        """The same.   (eq:output-curvature)"""
+        return self.curvature(h)
+
     def row_curvature(self, h: Array) -> Array:
         """The same.   (eq:row-curvature)"""
         return self.curvature(h)

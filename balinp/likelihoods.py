@@ -61,6 +61,10 @@ class Gaussian:
         bound = xp.eye(k, dtype=h.dtype) / self._variance(h)
         return xp.broadcast_to(bound, (n, k, k))
 
+    def layer_curvature(self, h: Array) -> Array:
+        """The same, (N, K, K).   (eq:output-curvature)"""
+        return self.curvature(h)
+
     def row_curvature(self, h: Array) -> Array:
         """The same.   (eq:row-curvature)"""
         return self.curvature(h)
@@ -130,6 +134,12 @@ class Categorical:
         xp, (n, k) = self.backend.xp, h.shape
         bound = (xp.eye(k, dtype=h.dtype) - 1 / k) / 2
         return xp.broadcast_to(bound, (n, k, k))
+
+    def layer_curvature(self, h: Array) -> Array:
+        """½I: the bound, and as much along the common shift of all logits, of which the loss knows nothing; (N, K, K).
+        (eq:output-curvature)
+        """
+        return self.curvature(h) + 1 / (2 * h.shape[1])
 
     def row_curvature(self, h: Array) -> Array:
         """∂²ℓ_n/∂h_n² = diag(p_n) − p_n p_nᵀ at each row's own p, (N, K, K).   (eq:row-curvature)"""

@@ -63,7 +63,7 @@ def block_sums(
     """Forward and backward pass of one block, summed: gradients G_l as the targets of each layer's statistics.
 
     ``probe_noise`` (N, K_L), entries ±1 or standard normal, estimates the hidden layers' curvature
-    (eq:curvature-probe); None: not wanted. The output layer's curvature is the likelihood's bound itself. Shapes: x
+    (eq:curvature-probe); None: not wanted. The output layer's curvature is the likelihood's own. Shapes: x
     (N, D), y (N, K_L) or labels (N,); ``total_weight`` is ∑ w_n if the caller has it already.
     (eq:block-sum, eq:cost)
     """
@@ -88,9 +88,8 @@ def block_sums(
         root = xp.sqrt(omega * w)[:, None]
         weighted = [root * a for a in activations.inputs]
         layers = [replace(layer, gram=a.T @ a) for layer, a in zip(layers, weighted)]
-    layers[-1] = replace(
-        layers[-1], curvature=xp.einsum("n,nij->ij", w, likelihood.curvature(h))
-    )  # eq:output-curvature
+    curvature = xp.einsum("n,nij->ij", w, likelihood.layer_curvature(h))  # eq:output-curvature
+    layers[-1] = replace(layers[-1], curvature=curvature)
     residual = likelihood.squared_residual(h, y, w) if isinstance(likelihood, Gaussian) else 0.0
     return PassSums(layers, (w @ likelihood.loss(h, y)).astype("float64"), residual)
 

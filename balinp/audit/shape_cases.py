@@ -127,6 +127,7 @@ def _likelihoods(generator: np.random.Generator, s: dict[str, int]) -> Cases:
             f"{name}.curvature": [Case(s, case, (likelihood.curvature(outputs),))],
             f"{name}.probe": [Case(s, {"h": outputs, "noise": probe}, (likelihood.probe(outputs, probe),))],
             f"{name}.aleatoric": [Case(s, case, (likelihood.aleatoric(outputs),))],
+            f"{name}.layer_curvature": [Case(s, case, (likelihood.layer_curvature(outputs),))],
             f"{name}.row_curvature": [Case(s, case, (likelihood.row_curvature(outputs),))],
         }
     rows = Categorical().one_hot(h, kinds[1][3])

@@ -229,9 +229,11 @@ def probes(core: Any, seed: int) -> Iterator[Measurement]:
         begun = core.BALIState(state.mlp, likelihood, state.layers, 0.0, 1.0)
         after = [core.bali_step(begun, x, targets, Signs(z), settings) for z in sign_patterns(3)]
         for l, J in enumerate(jacobians):
+            last = l + 1 == len(jacobians)
+            B = np.eye(3) / 2 if last and targets is labels else B  # a shift of all logits is curved as well
             got = np.mean([np.asarray(s.layers[l].statistics.curvature) for s in after], axis=0)
             expected = np.einsum("nai,ab,nbj->ij", J, B, J)
-            statement = "eq:output-curvature" if l + 1 == len(jacobians) else "eq:curvature-probe"
+            statement = "eq:output-curvature" if last else "eq:curvature-probe"
             yield statement, f"layer {l}, {type(likelihood).__name__}", ratio(got, expected, "float64", condition=10.0)
         loss = gaussian_loss(_outputs(weights, x), y, VARIANCE)
         if targets is labels:

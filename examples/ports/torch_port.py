@@ -419,7 +419,8 @@ def stepped(activation, state, x, y, sample_weight, total, weight_draws, probe_n
         raise ValueError("the loss is not finite")
     batches = [sums(a, g, w, z) for a, g, z in zip(A, G, Z)]
     k = H[-1].shape[1]
-    batches[-1]["curvature"] = count * bound(likelihood, k)
+    B = bound(likelihood, k) if likelihood["kind"] == "gaussian" else eye(k) / 2  # classes: a shift is curved as well
+    batches[-1]["curvature"] = count * B
     n = count if total is None else total
     parts = [regression(layer, b, n / count, beta, settings) for layer, b in zip(layers, batches)]
     scale = following = beta if settings["step_scale"] is None else settings["step_scale"]

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from ..reference import iteration as exact
 from ..reference.exact import MP, matrix
-from ..reference.network import bound, passes, variances
+from ..reference.network import bound, layer_bound, passes, variances
 from .kit import Case, Mistake, Operation, Values, eye, scaled
 from .shares import SHARE_MISTAKES
 from .states import CLASSES, LITERAL, MEAN, NATURAL, PER_OUTPUT, instance, shapes_of
@@ -110,9 +110,14 @@ def _gradients_for_probes(i: Values) -> Values:
 
 def _mean_curvature(i: Values) -> Values:
     def mean(likelihood: Values, k: int) -> Any:
-        return bound(likelihood, k) / len(i["x"])
+        return layer_bound(likelihood, k) / len(i["x"])
 
-    with patch.object(exact, "bound", mean):
+    with patch.object(exact, "layer_bound", mean):
+        return exact.iteration(i)
+
+
+def _without_shift(i: Values) -> Values:
+    with patch.object(exact, "layer_bound", bound):
         return exact.iteration(i)
 
 
@@ -164,6 +169,9 @@ MISTAKES = {
         "eq:curvature-probe", "loss gradients back-propagated for probes", _gradients_for_probes
     ),
     "mean-for-sum": Mistake("eq:output-curvature", "the output layer's curvature a mean over rows", _mean_curvature),
+    "shift-without-curvature": Mistake(
+        "eq:output-curvature", "½(I − 11ᵀ/K) for ½I: no curvature along the shift of all logits", _without_shift
+    ),
     "damping-missing": Mistake("eq:step-kinds", "damping left out", _changed(damping=MP.mpf(0))),
     "share-not-carried": Mistake(
         "eq:kronecker-projection", "κ of the last iteration not used", _state_changed(layers=_nothing_determined)
@@ -211,7 +219,7 @@ STATEMENTS = {
     "eq:iteration": "gradients at the drawn weights (means if not sampled), one regression per layer, rules, noise",
     "eq:statistics": "∑ w_n over rows of (A_l, G_l)",
     "eq:curvature-probe": "a hidden layer's curvature is ZᵀZ of the probes of noise probe_noise, back-propagated",
-    "eq:output-curvature": "the output layer's curvature is ∑ w_n B, B the likelihood's bound",
+    "eq:output-curvature": "the output layer's curvature is ∑ w_n B, B the likelihood's bound, of classes ½I",
     "eq:ema": "(1 − β_t)·old + β_t·(N/m)·new, β_t = max(β, 1/(t + 1))",
     "eq:step-kinds": "B = curvature/count → αI, tr(B)/K I or B + δ tr(B)/K I",
     "eq:tied-prior": "π = λ, Q = B; the prior pulls M by −M",

@@ -12,8 +12,8 @@ from . import rules
 from .exact import MP, Matrix, Number, identity, inverse, kronecker, lists, matrix, solve, trace, unvec, vec
 from .layer import as_lists, as_matrices, combine, evidence_of_sums, sample, sums_of
 from .network import (
-    bound,
     jacobians,
+    layer_bound,
     loss_gradient,
     losses,
     passes,
@@ -57,7 +57,7 @@ def batch_sums(i: Values, weights: list[Matrix]) -> tuple[list[Values], Number, 
         sums_of({"inputs": lists(a), "targets": lists(g), "weights": w, "probes": z, "D": a.cols, "K": g.cols})
         for a, g, z in zip(inputs, gradients, probes, strict=True)
     ]
-    layers[-1]["curvature"] = sum(w) * bound(likelihood, h.cols)  # eq:output-curvature
+    layers[-1]["curvature"] = sum(w) * layer_bound(likelihood, h.cols)  # eq:output-curvature
     loss = sum((v * l for v, l in zip(w, losses(likelihood, h, y), strict=True)), MP.mpf(0))
     residual = []
     if likelihood["kind"] == "gaussian":

@@ -118,6 +118,12 @@ def bound(likelihood: Values, k: int) -> Matrix:
     return (identity(k) - MP.ones(k) / k) / 2
 
 
+def layer_bound(likelihood: Values, k: int) -> Matrix:
+    """eq:output-curvature  B, of classes with ½ along the common shift: ½I."""
+    shift = MP.ones(k) / (2 * k) if likelihood["kind"] == "categorical" else MP.matrix(k, k)
+    return bound(likelihood, k) + shift
+
+
 def probe_rows(likelihood: Values, noise: Matrix) -> Matrix:
     """Rows with mean outer product ``bound``: ε/σ, or (ε − mean ε)/√2."""
     out = noise.copy()
