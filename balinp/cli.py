@@ -153,9 +153,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     schema.check_model(model)
     table = read_table(arguments.table, schema.text_columns)
     X = schema.encode(table)
+    result = _measured(model, schema, table, X)
     for caution in extrapolations(schema, table):
         _note(caution)
-    result = _measured(model, schema, table, X)
     content = _csv(result.columns)
     if arguments.out is not None:
         write_atomically(arguments.out, lambda file: file.write(content.encode()))

@@ -50,7 +50,7 @@ def kronecker_precision(
     a fixed point in (κ, Σ = Q⁻¹) that is iterated along with the fit: κ (``determined``) and Σ are the last
     iteration's.
     Where B = bI (any scalar output) this is exact; elsewhere eq:projection-error says how far it is off. B is a sum
-    over rows and may be singular (softmax), and rounding must make neither Q nor Σ indefinite: 1 − κ is taken as √eps
+    over rows and may be singular (a wide layer), and rounding must make neither Q nor Σ indefinite: 1 − κ is taken as √eps
     at least, and (1 − κ)b as 4 eps tr B, since b shrinks with the variance that Σ has where B is 0.
     """
     if prior == "tied":

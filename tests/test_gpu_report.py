@@ -22,7 +22,7 @@ def run(capsys, name):
 def test_the_report(capsys):
     status, printed = run(capsys, "double")
     assert status == 0
-    assert printed.out.count("86 of 86 identities hold") == 2
+    assert printed.out.count("87 of 87 identities hold") == 2
     for text in ("backend double", "NumPy 2", *FITS, "float64", "float32", "one iteration of 30 rows", "all is well"):
         assert text in printed.out
     assert printed.out.startswith("```\n")
