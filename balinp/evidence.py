@@ -49,9 +49,9 @@ def kronecker_precision(
         π = τ/b,  Q = κ B + (1 − κ) b I,  b = tr(BΣ)/tr(Σ),  κ = tr(U(U + πI)⁻¹)/D,
     a fixed point in (κ, Σ = Q⁻¹) that is iterated along with the fit: κ (``determined``) and Σ are the last
     iteration's.
-    Where B = bI (any scalar output) this is exact; elsewhere eq:projection-error says how far it is off. B is a sum
-    over rows and may be singular (a wide layer), and rounding must make neither Q nor Σ indefinite: 1 − κ is taken as √eps
-    at least, and (1 − κ)b as 4 eps tr B, since b shrinks with the variance that Σ has where B is 0.
+    Where B = bI (any scalar output, and classes) this is exact; elsewhere eq:projection-error says how far it is off.
+    B is a sum over rows and may be singular (a wide layer), and rounding must make neither Q nor Σ indefinite: 1 − κ is
+    taken as √eps at least, and (1 − κ)b as 4 eps tr B, since b shrinks with the variance that Σ has where B is 0.
     """
     if prior == "tied":
         return prior_precision, curvature
