@@ -55,13 +55,16 @@ def test_gradient_by_complex_step(name, scale):
 
 
 @pytest.mark.equation("eq:heteroscedastic-curvature")
+@pytest.mark.equation("eq:output-curvature")
+@pytest.mark.equation("eq:row-curvature")
+@pytest.mark.parametrize("of", ["curvature", "layer_curvature", "row_curvature"])
 @pytest.mark.parametrize("name", LIMITS)
-def test_curvature_is_the_expected_hessian(name):
+def test_curvature_is_the_expected_hessian(name, of):
     """E over y of the Hessian by Gauss–Hermite quadrature, exact for a polynomial in y of degree 2 per target."""
     likelihood, h, _ = case(name, k=2)
     nodes, weights = np.polynomial.hermite_e.hermegauss(4)
     weights = weights / weights.sum()
-    curvature = likelihood.curvature(h)
+    curvature = getattr(likelihood, of)(h)
     for row, fisher in zip(h, curvature):
         m, rho = likelihood.split(row)
         s = np.sqrt(likelihood.variance(rho))
