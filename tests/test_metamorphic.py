@@ -207,7 +207,7 @@ def test_units_of_the_targets_are_units_of_the_last_layer(problem, c, kind):
         assert np.array_equal(q.column_covariance, factor**2 * p.column_covariance)
 
 
-@hypothesis.settings(max_examples=hypothesis.settings.default.max_examples // 4)  # dozens of fits each
+@hypothesis.settings(max_examples=hypothesis.settings.default.max_examples // 8)  # dozens of fits each
 @given(seed=st.integers(0, 99), c=st.sampled_from([2.0**-20, 8.0]), s=st.sampled_from([0.5, 2.0**30]))
 def test_a_whole_fit_is_the_same_in_any_units(seed, c, s):
     """y by c and X by s, powers of two: the standardised data have the same bits, so the whole fit scales exactly.
