@@ -106,7 +106,7 @@ class BALIClassifier(BALIEstimator):
         return float(np.average(right, weights=gathered(as_sample_weight(self._host(sample_weight), len(predicted)))))
 
     def _automatic(self, rows: int) -> dict[str, Any]:
-        return {"batch_size": 200, "max_iterations": 1000} if rows < MANY_ROWS else {"batch_size": 500}
+        return {"batch_size": 200, "max_iterations": 2000} if rows < MANY_ROWS else {"batch_size": 500}
 
     def _table_settings(self, rows: int) -> Settings:
         settings = super()._table_settings(rows)

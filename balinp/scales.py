@@ -101,13 +101,19 @@ def _first(
     the other, (2, d), and of those that are at neither."""
     if weights is not None:
         values, weights = values[weights > 0], weights[weights > 0]
-    weight = np.ones(len(values)) if weights is None else weights
-    away = [values != end for end in (extent.low, extent.high)]
-    apart, between = np.stack([weight @ each for each in away]), weight @ (away[0] & away[1])
     relative = values / largest
     if weights is not None:
         relative *= weights[:, None]
-    return relative.sum(axis=0), float(weight.sum()), apart, between
+    total = relative.sum(axis=0)
+    del relative  # before what follows takes as much again
+
+    def weighed(rows: np.ndarray) -> np.ndarray:
+        found: np.ndarray = rows.sum(axis=0, dtype=np.float64) if weights is None else weights @ rows
+        return found
+
+    away = [values != end for end in (extent.low, extent.high)]
+    apart, between = np.stack([weighed(each) for each in away]), weighed(away[0] & away[1])
+    return total, float(len(values) if weights is None else weights.sum()), apart, between
 
 
 def _second(

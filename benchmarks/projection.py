@@ -84,7 +84,7 @@ def main():
     from sklearn.datasets import load_diabetes, load_digits
 
     report("diabetes", BALIRegressor(random_state=0).fit(*load_diabetes(return_X_y=True)))
-    report("digits", BALIClassifier(random_state=0, max_iterations=60).fit(*load_digits(return_X_y=True)))
+    report("digits", BALIClassifier(random_state=0).fit(*load_digits(return_X_y=True)))
     print("\n# Class probabilities in closed form\n\nMean absolute error of a class probability. (eq:probit)")
     probit()
 
