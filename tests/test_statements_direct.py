@@ -173,10 +173,27 @@ def test_memory_is_that_of_a_block_and_does_not_grow_with_the_rows():
 
 @pytest.mark.equation("eq:stopping")
 @given(
-    losses=st.lists(st.floats(-10, 10), max_size=30), patience=st.integers(1, 6), tolerance=st.sampled_from([0, 0.1, 1])
+    losses=st.integers(1, 6).flatmap(lambda p: st.lists(st.integers(-40, 40), min_size=2 * p - 1, max_size=2 * p + 3)),
+    patience=st.integers(1, 6),
+    tolerance=st.sampled_from([0, 0.125, 1, 8]),
 )
 def test_plateaus_by_the_definition(losses, patience, tolerance):
+    """By the middle of the sorted losses, in eighths, which are exact."""
+    losses = [loss / 8 for loss in losses]
+
+    def middle(part):
+        return (sorted(part)[(len(part) - 1) // 2] + sorted(part)[len(part) // 2]) / 2
+
     late, early = losses[-patience:], losses[-2 * patience : -patience]
-    expected = tolerance > 0 and len(losses) >= 2 * patience and np.mean(early) - np.mean(late) < tolerance
-    near = len(early) == patience and abs(np.mean(early) - np.mean(late) - tolerance) < 1e-9
-    assert near or has_plateaued(losses, patience, tolerance) == expected
+    expected = tolerance > 0 and len(losses) >= 2 * patience and middle(early) - middle(late) < tolerance
+    assert has_plateaued(losses, patience, tolerance) == expected
+
+
+@pytest.mark.equation("eq:stopping")
+def test_a_draw_that_is_far_off_ends_no_fit():
+    """Losses that fall by 0.1 each, one of them late and far off; negative control: by means they rise."""
+    falling = [1.0 - 0.1 * i for i in range(10)]
+    falling[7] = 20.0
+    assert np.mean(falling[:5]) < np.mean(falling[5:])
+    assert not has_plateaued(falling, 5, 0.3)
+    assert has_plateaued(falling, 5, 0.6)
