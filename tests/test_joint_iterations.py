@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from balinp.passes import block_sums, data_loss
 from balinp.regressor import AVERAGING, JOINT, NOISE_FLOOR
 from balinp.testing import assert_residual, comparison_residual, condition_number
 from balinp.testing.gradients import dense_ggn
-from balinp.testing.oracles import vec
+from balinp.testing.oracles import unvec, vec
 from balinp.testing.residuals import THRESHOLD
 
 on_every_backend = pytest.mark.usefixtures("on_backend")
@@ -87,6 +88,52 @@ def test_the_joint_steps_end_at_a_stationary_point():
     curvature = np.linalg.norm(dense_ggn(mlp, state.likelihood, state.means, x), 2) + state.layers[0].prior_precision
     limit = (2 * curvature * THRESHOLD * len(x) * np.finfo(float).eps * loss) ** 0.5
     assert slope(state) < limit < slope(other)
+
+
+@on_every_backend
+@pytest.mark.equation("eq:joint-step")
+def test_an_iteration_goes_the_largest_share_that_does_not_raise_the_penalised_loss():
+    """0.3^j of the solution V of (H + τ + 0.3^t λ₀) V = −g, dense, in several iterations t, whatever rise and share
+    layerwise steps are allowed; λ₀ by the biases' block of H, which is ∑ JᵀBJ. Negative controls: with the damping of
+    the first iteration in later ones, and without the prior's τM in g."""
+    shares = set()
+    settings = Settings(joint_iterations=9, warmup=9, prior_precision=0.5, allowed_rise=1e3, step_scale=0.15, rate=1.0)
+    for seed, t in itertools.product(range(6), (0, 2, 4)):
+        x, y = curve(seed, n=25)
+        y = 9 * y  # far away
+        mlp, likelihood = MLP((2, 3, 1), "tanh"), Gaussian(np.ones(1) * 0.01)
+        state = replace(initial_state(mlp, likelihood, np.random.default_rng(seed), settings), iteration=t)
+        passes, tau = mlp.forward(state.means, x), [layer.prior_precision for layer in state.layers]
+        H, biases = dense_ggn(mlp, likelihood, state.means, x), ([2, 5, 8], [12])
+        traces = [np.sum(a**2) * np.trace(H[np.ix_(b, b)]) / 25 for a, b in zip(passes.inputs, biases)]
+        G = mlp.backward(state.means, passes, likelihood.gradient(passes.outputs[-1], y))
+        slopes = [a.T @ g for a, g in zip(passes.inputs, G)]
+        pulled = flat([g + each * m for g, each, m in zip(slopes, tau, state.means)])
+        prior, size = np.repeat(tau, [9, 4]), sum(traces) / 13
+
+        def solved(damping, g, H=H, prior=prior):
+            return np.linalg.solve(H + np.diag(prior) + damping * np.eye(13), -g)
+
+        def objective(v, state=state, x=x, y=y, prior=prior):
+            moved = flat(state.means) + v
+            means = [unvec(moved[:9], 3), unvec(moved[9:], 4)]
+            loss = np.sum(state.likelihood.loss(state.mlp.forward(means, x).outputs[-1], y))
+            return loss + np.sum(prior * moved**2) / 2
+
+        def share(v, objective=objective):
+            return next(s for s in 0.3 ** np.arange(12) if objective(s * v) <= objective(0 * v))
+
+        after = bali_step(state, x, y, np.random.default_rng(1), settings)
+        got, step = flat(after.means) - flat(state.means), solved(0.3**t * size, pulled)
+        scale = condition_number(H + np.diag(prior)) * (np.linalg.norm(step) + np.linalg.norm(flat(state.means)))
+        ratio = comparison_residual(got, share(step) * step, scale=scale, size=PRODUCTS * 13)
+        assert_residual(ratio, f"step of iteration {t}", "eq:joint-step")
+        assert after.step_scale == 0.15
+        others = [solved(0.3**t * size, flat(slopes))] + ([solved(size, pulled)] if t else [])
+        for other in others:
+            assert comparison_residual(share(other) * other, got, scale=scale, size=PRODUCTS * 13) > THRESHOLD
+        shares.add(share(step))
+    assert len(shares) > 1, shares
 
 
 @pytest.mark.equation("eq:joint-step")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from balinp import MLP, BALIRegressor, Gaussian, InvalidArgumentError, Settings
+from balinp import MLP, BALIRegressor, Gaussian, InvalidArgumentError, Settings, fit
 from balinp.relevance import LEAST, input_relevance
+from balinp.testing.residuals import THRESHOLD, assert_residual, comparison_residual
 
 pytestmark = pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 
@@ -49,6 +50,28 @@ def test_no_input_is_less_relevant_than_the_least():
     assert np.min(r) == LEAST
     assert np.sum(r == LEAST) < 5, "not all are"
     assert np.mean(r**2) > 1.005
+
+
+@pytest.mark.equation("eq:input-relevance")
+def test_it_is_the_norm_of_the_weights_over_their_root_mean_square():
+    """From the same short fit made again, input by input; two hidden units, two targets, one input that never varies.
+    Negative controls: the squares of the norms, and the mean over all six inputs."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 6)) * (np.arange(6) != 2)
+    y, network, likelihood = np.stack([x[:, 0], x[:, 1] / 2 + x[:, 5]], axis=1), MLP((6, 2, 2)), Gaussian(np.ones(2))
+    settings = Settings(max_iterations=15)
+    r = input_relevance(x, y, None, network, likelihood, settings, 3)
+    first = fit(x, y, network, likelihood, np.random.default_rng(3), settings).state.means[0]
+    norms, varies = [sum(w**2 for w in first[d]) ** 0.5 for d in range(6)], [d for d in range(6) if d != 2]
+
+    def expected(size, count):
+        mean = (sum(size[d] ** 2 for d in varies) / count) ** 0.5
+        return np.array([max(size[d] / mean, 0.3) if d != 2 else 1.0 for d in range(6)])
+
+    assert_residual(comparison_residual(r, expected(norms, 5)), "relevance", "eq:input-relevance")
+    assert len(set(r[varies])) > 3
+    for control in (expected([n**2 for n in norms], 5), expected(norms, 6)):
+        assert comparison_residual(r, control) > THRESHOLD
 
 
 @pytest.mark.equation("eq:input-relevance")

@@ -73,6 +73,41 @@ def test_the_loss_of_a_batch_counts_for_the_rows_it_stands_for():
     assert min(told_apart.values()) > 0, told_apart
 
 
+@pytest.mark.equation("eq:trust-region")
+def test_the_step_of_a_draw_is_cut_by_the_loss_of_the_draw_and_the_prior_of_the_means():
+    """The share of the step, 0.3^j of what it was left at, worked out from ∑ℓ at the drawn weights and ½ ∑ τ‖M‖² at the
+    means, both moved by the same steps. Negative controls, each of which takes another share of some of the steps: the
+    loss at the means, the prior's term at the draw."""
+    settings = Settings(warmup=0, step_scale=1.0, trust_region=True, max_temperature=0.5, tempering=1e9)
+    told_apart = {"loss at the means": 0, "prior at the draw": 0}
+    for seed in range(30):
+        state, x, y, _ = problem(Gaussian(np.array([1.0, 2.0])), (3, 5, 2), seed=seed, settings=settings)
+        state = bali_step(state, x, y, np.random.default_rng(0), settings)
+        layers = tuple(replace(layer, prior_precision=3.0) for layer in state.layers)
+        state = replace(state, layers=layers, step_scale=0.9)
+        drawn = state.sample_weights(np.random.default_rng(1))
+        far = bali_step(state, x, y, np.random.default_rng(1), replace(settings, trust_region=False))
+        step = [a - mean for a, mean in zip(far.means, state.means)]  # the whole of it
+
+        def share(of_loss, of_prior, state=state, x=x, y=y, step=step):
+            def objective(scale):
+                at = [w + scale * part for w, part in zip(of_loss, step)]
+                loss = np.sum(state.likelihood.loss(state.mlp.forward(at, x).outputs[-1], y))
+                return loss + 1.5 * sum(np.sum((m + scale * part) ** 2) for m, part in zip(of_prior, step))
+
+            tries = [0.9 * 0.3**j for j in range(12)]
+            return next((s for s in tries if objective(s) <= objective(0.0)), 0.0)
+
+        near = bali_step(state, x, y, np.random.default_rng(1), settings)
+        found = np.linalg.norm(near.means[0] - state.means[0]) / np.linalg.norm(step[0])
+        expected = share(drawn, state.means)
+        assert found == pytest.approx(expected, rel=1e-9)
+        assert near.step_scale == pytest.approx(min(1.5 * expected, 1.0) if expected else 0.9 * 0.3**12, rel=1e-12)
+        told_apart["loss at the means"] += share(state.means, state.means) != expected
+        told_apart["prior at the draw"] += share(drawn, drawn) != expected
+    assert min(told_apart.values()) > 0, told_apart
+
+
 @pytest.mark.equation("eq:output-spread")
 def test_the_spread_is_measured_every_so_many_iterations_of_the_weight():
     """⌈m/1024⌉ with m = ∑ w = 1 500 of 600 rows is 2: iteration 2 measures, 3 does not; unweighted both do."""
