@@ -33,6 +33,7 @@ from balinp.testing import (
     random_spd,
     seeds,
 )
+from balinp.testing.cost import counting_backend, multiplications_per_row
 from balinp.testing.reference_network import softmax
 from balinp.training import has_plateaued, negative_log_likelihood
 
@@ -169,6 +170,23 @@ def test_memory_is_that_of_a_block_and_does_not_grow_with_the_rows():
     assert large < 1.05 * small
     assert peak(10_000, 10_000) > 5 * small
     assert small < 8 * 8 * 500 * (21 + 31 + 3 * 30)  # a few copies of what one block's layers hold
+
+
+@pytest.mark.equation("eq:cost")
+@pytest.mark.parametrize("uneven", [False, True])
+def test_rows_with_weights_of_their_own_cost_another_gram_matrix(uneven):
+    """What six rows more cost, counted: noise that depends on the input against constant noise."""
+    counts = []
+    for rows in (6, 12):
+        backend, counter = counting_backend(NUMPY)
+        rng = np.random.default_rng(0)
+        likelihood = Heteroscedastic(backend=backend) if uneven else Gaussian(0.3, backend)
+        x, y = rng.standard_normal((rows, 3)), rng.standard_normal((rows, 1 if uneven else 2))
+        state = initial_state(MLP((3, 5, 2), "tanh", backend), likelihood, rng, Settings())
+        counter[0] = 0
+        bali_step(state, x, y, rng, Settings())
+        counts.append(counter[0])
+    assert counts[1] - counts[0] == 6 * multiplications_per_row((3, 5, 2), True, uneven=uneven)
 
 
 @pytest.mark.equation("eq:stopping")

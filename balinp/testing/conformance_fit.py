@@ -142,6 +142,8 @@ def literal_preset(core: Any, seed: int) -> Iterator[Measurement]:
         "damping": 0.0,
         "learn_noise": False,
         "trust_region": False,
+        "joint_iterations": 0,
+        "averaging": None,
         "batch_size": None,
     }
     for name, value in fixed.items():

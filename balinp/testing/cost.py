@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 
-def multiplications_per_row(widths: Sequence[int], probed: bool, measured: bool = False) -> int:
+def multiplications_per_row(widths: Sequence[int], probed: bool, measured: bool = False, uneven: bool = False) -> int:
     """Multiply-adds per row of one iteration's matrix products, ``widths`` as of MLP; ``probed``: with curvature
-    probes; ``measured``: with the spread of the outputs at a draw.   (eq:cost)
+    probes; ``measured``: with the spread of the outputs at a draw; ``uneven``: with noise that depends on the input,
+    whose rows have weights of their own in AᵀA.   (eq:cost)
     """
     layers = [(d + 1, k) for d, k in zip(widths, widths[1:])]
     forward = sum(d * k for d, k in layers)
     backward = (2 if probed else 1) * sum(k * (d - 1) for d, k in layers[1:])
-    sums = sum(d * d + d * k + k * k for d, k in layers)
+    sums = sum((2 if uneven else 1) * d * d + d * k + k * k for d, k in layers)
     probes = sum(k * k for _, k in layers[:-1]) if probed else 0
     return forward + backward + sums + probes + (2 * forward if measured else 0)
 
