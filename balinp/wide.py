@@ -88,7 +88,9 @@ class Span:
         mean = np.vstack([self.weights(M[:-1]), M[-1:]])
         posterior = MatrixNormal(there(mean), there(precision), q.column_covariance, core)
         sums = replace(sums, gram=there(back.T @ U @ back), cross=there(back.T @ R))
-        layer = replace(first, posterior=posterior, statistics=sums, prior_precision=first.prior_precision / c**2)
+        determined = first.determined * len(back) / len(precision)  # tr(U P⁻¹) is the same, of more directions
+        tau = first.prior_precision / c**2
+        layer = replace(first, posterior=posterior, statistics=sums, prior_precision=tau, determined=determined)
         mlp = replace(state.mlp, widths=(len(V), *state.mlp.widths[1:]))
         return replace(state, mlp=mlp, layers=(layer, *state.layers[1:]), deviations=None)
 

@@ -128,6 +128,11 @@ def test_an_unfolded_layer_has_the_prior_and_the_sums_of_the_inputs_themselves()
     assert_residual(ratio, "sums of inputs by targets", "eq:input-span")
     assert_residual(comparison_residual(one[-1], other[-1]), "sums of targets", "eq:input-span")
     assert np.linalg.norm(z @ other[:-1]) > 0.01 * scale, "there is something to compare"
+    P, U = whole.posterior.row_precision, whole.statistics.gram
+    kappa = np.trace(np.linalg.solve(P, U)) / 31
+    ratio = comparison_residual(whole.determined, kappa, condition=np.linalg.cond(P), size=31)
+    assert_residual(ratio, "share of directions that the data determine", "eq:input-span")
+    assert abs(folded.determined / kappa - 1) > 0.1, "negative control: that of the coordinates"
 
 
 @pytest.mark.equation("eq:input-span")
