@@ -179,7 +179,8 @@ def draw_curves(name: str, methods: list[str], seed: int, out: Path) -> dict[str
             "outside_over_data": spread["outside"] / max(spread["data"], 1e-12),
             "seconds_with_search": seconds,
         }
-    axes[0][0].legend(loc="lower left", fontsize=7, frameon=False)
+    handles = axes[0][0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.suptitle(f"{name}, 120 rows, one hidden layer of 50")
     save_figure(figure, out / f"toy_{name}.png")
     return results
