@@ -66,9 +66,20 @@ class Heteroscedastic:
         object.__setattr__(self, "reference_precision", reference)
 
     def split(self, h: Array) -> tuple[Array, Array]:
-        """The means and the log-variances, each (..., K), of outputs h (..., 2K).   (eq:heteroscedastic-variance)"""
-        k = h.shape[-1] // 2
+        """The means and the log-variances, each (..., K), of outputs h (..., 2K); raises InvalidArgumentError for an
+        odd number of outputs.   (eq:heteroscedastic-variance)
+        """
+        k, odd = divmod(h.shape[-1], 2)
+        if odd:
+            raise InvalidArgumentError(f"outputs must be a mean and a log-variance per target, got {h.shape[-1]}")
         return h[..., :k], h[..., k:]
+
+    def _parts(self, h: Array, y: Array) -> tuple[Array, Array]:
+        """m − y and s², (N, K); raises InvalidArgumentError unless y has that shape (it would be broadcast)."""
+        m, rho = self.split(h)
+        if y.shape != m.shape:
+            raise InvalidArgumentError(f"y must have the shape of the means, {m.shape}, got {y.shape}")
+        return m - y, self.variance(rho)
 
     def variance(self, log_variance: Array) -> Array:
         """s² = floor + 1/(e^−ρ + 1/ceiling), of the shape of ρ.   (eq:heteroscedastic-variance)"""
@@ -88,9 +99,8 @@ class Heteroscedastic:
 
     def row_weights(self, h: Array, y: Array) -> Array:
         """ω_n = max(1, 1/(s²c), (y − m)²/s²), the largest over the targets, (N,).   (eq:heteroscedastic-rows)"""
-        xp, (m, rho) = self.backend.xp, self.split(h)
-        s2 = self.variance(rho)
-        largest = xp.maximum(1 / self.reference_precision.astype(h.dtype, copy=False), (y - m) ** 2) / s2
+        xp, (r, s2) = self.backend.xp, self._parts(h, y)
+        largest = xp.maximum(1 / self.reference_precision.astype(h.dtype, copy=False), r**2) / s2
         return xp.maximum(1, xp.max(largest, axis=1))
 
     def referred_to(self, curvature: Array) -> Heteroscedastic:
@@ -101,14 +111,12 @@ class Heteroscedastic:
 
     def loss(self, h: Array, y: Array) -> Array:
         """−log p(y_n | h_n) in nats, (N,).   (eq:heteroscedastic-loss)"""
-        xp, (m, rho) = self.backend.xp, self.split(h)
-        s2 = self.variance(rho)
-        return xp.sum((m - y) ** 2 / s2 + xp.log(s2), axis=1) / 2 + m.shape[1] * log(2 * pi) / 2
+        xp, (r, s2) = self.backend.xp, self._parts(h, y)
+        return xp.sum(r**2 / s2 + xp.log(s2), axis=1) / 2 + r.shape[1] * log(2 * pi) / 2
 
     def gradient(self, h: Array, y: Array) -> Array:
         """((m − y)/s², ½ t (1 − (y − m)²/s²)), (N, 2K).   (eq:heteroscedastic-gradient)"""
-        m, rho = self.split(h)
-        s2, r = self.variance(rho), m - y
+        (r, s2), rho = self._parts(h, y), self.split(h)[1]
         return self.backend.xp.concatenate([r / s2, self._slope(rho) * (1 - r**2 / s2) / 2], axis=1)
 
     def curvature(self, h: Array) -> Array:

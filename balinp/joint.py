@@ -73,7 +73,7 @@ def _block_product(
     change = mlp.pushforward(weights, activations, directions)
     curved = mlp.backend.xp.einsum("nij,...nj->...ni", likelihood.row_curvature(activations.outputs[-1]), change)
     if w is not None:
-        curved = w[:, None] * curved
+        curved = mlp.backend.asarray(w, dtype=curved.dtype)[:, None] * curved
     gradients = mlp.backward(weights, activations, curved)
     return LayerArrays([a.T @ g for a, g in zip(activations.inputs, gradients)])
 

@@ -18,7 +18,8 @@ from .heteroscedastic import Heteroscedastic
 class Gaussian:
     """y | h ~ N(h, diag(σ²)); ``noise_variance`` σ² is one number per output (K,), or one shared by all ().
 
-    Raises InvalidArgumentError when a variance is not positive and finite.
+    Raises InvalidArgumentError when a variance is not positive and finite; the methods raise it when there are several
+    variances, but not one per output.
     """
 
     noise_variance: Any
@@ -36,6 +37,10 @@ class Gaussian:
         object.__setattr__(self, "noise_variance", variance)
 
     def _variance(self, h: Array) -> Array:
+        if self.noise_variance.shape not in ((), h.shape[1:]):
+            raise InvalidArgumentError(
+                f"noise_variance must be one number or {h.shape[1]}, one per output, got {self.noise_variance.shape}"
+            )
         return self.noise_variance.astype(h.dtype, copy=False)
 
     def loss(self, h: Array, y: Array) -> Array:
@@ -109,17 +114,22 @@ class Categorical:
     backend: Backend = NUMPY
 
     def one_hot(self, h: Array, y: Array) -> Array:
-        """One-hot rows y (N, K) as they are, or those of labels 0 … K − 1 for outputs h (N, K); raises
-        InvalidArgumentError for another label.   (eq:categorical-loss)
+        """One-hot rows y (N, K) as they are, or those of labels 0 … K − 1, one per row of h (N, K); raises
+        InvalidArgumentError for another label or shape, where broadcasting would go wrong.   (eq:categorical-loss)
         """
+        if y.shape not in (h.shape, h.shape[:1]):
+            raise InvalidArgumentError(
+                f"y must be labels of shape {h.shape[:1]} or one-hot rows of shape {h.shape}, got {y.shape}"
+            )
         if y.ndim == 2:
             return y
         xp, k = self.backend.xp, h.shape[1]
+        chosen = y[:, None] == xp.arange(k)[None, :]
         self.backend.refuse_if(
-            xp.any((y < 0) | (y >= k)),
-            lambda: InvalidArgumentError(f"labels must be integers from 0 to {k - 1}, got one outside"),
+            ~xp.all(xp.any(chosen, axis=1)),
+            lambda: InvalidArgumentError(f"labels must be integers from 0 to {k - 1}, got another"),
         )
-        return (y[:, None] == xp.arange(k)[None, :]).astype(h.dtype)
+        return chosen.astype(h.dtype)
 
     def loss(self, h: Array, y: Array) -> Array:
         """−log p(y_n | h_n) = logsumexp(h_n) − h_n·y_n in nats, (N,).   (eq:categorical-loss)"""

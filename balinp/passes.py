@@ -69,6 +69,8 @@ def block_sums(
     """
     xp, activations = mlp.backend.xp, mlp.forward(weights, x)
     h = activations.outputs[-1]
+    if sample_weight is not None:  # whose dtype is the caller's (eq:precision)
+        sample_weight = mlp.backend.asarray(sample_weight, dtype=h.dtype)
     if isinstance(likelihood, Categorical):
         y = likelihood.one_hot(h, y)  # once for gradient and loss
     gradient = likelihood.gradient(h, y)

@@ -25,12 +25,13 @@ class Prior:
 
     @classmethod
     def isotropic(cls, mean: Array, precision: Any, backend: Backend = NUMPY) -> Prior:
-        """Λ₀ = ``precision`` · I (a number or 0-d array), for a mean of shape (D, K).   (eq:prior)"""
-        d = len(mean)
-        prior = cls(mean, backend.xp.eye(d, dtype=mean.dtype) * precision, backend)
-        prior.__dict__.update(
-            linear_term=precision * mean, log_determinant=d * backend.xp.log(precision)
-        )  # needs no factorisation
+        """Λ₀ = ``precision`` · I (a number or 0-d array), for a mean of shape (D, K), in the mean's dtype.   (eq:prior)
+        (eq:precision)
+        """
+        xp, d, dtype = backend.xp, len(mean), mean.dtype
+        number = precision.astype(dtype) if hasattr(precision, "astype") else xp.full((), precision, dtype=dtype)
+        prior = cls(mean, xp.eye(d, dtype=dtype) * number, backend)
+        prior.__dict__.update(linear_term=number * mean, log_determinant=d * xp.log(number))  # needs no factorisation
         return prior
 
     @cached_property

@@ -168,6 +168,17 @@ def test_bad_reference_precision_is_refused(reference):
         Heteroscedastic(reference_precision=reference)
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (1, 2), (4, 3)])
+def test_targets_of_another_shape_than_the_means_are_refused(shape):
+    """They would be broadcast, and the loss that of other pairs."""
+    likelihood = Heteroscedastic()
+    for function in (likelihood.loss, likelihood.gradient, likelihood.row_weights):
+        with pytest.raises(InvalidArgumentError, match="shape of the means"):
+            function(np.zeros((4, 4)), np.zeros(shape))
+        with pytest.raises(InvalidArgumentError, match="a mean and a log-variance per target"):
+            function(np.zeros((4, 3)), np.zeros((4, 1)))
+
+
 def test_float32_stays_float32():
     likelihood, h, y = case()
     h, y = h.astype("float32"), y.astype("float32")

@@ -180,6 +180,26 @@ def test_bad_noise_variance_is_refused(variance):
         Gaussian(variance)
 
 
+@pytest.mark.parametrize("y", [[[0], [1], [2]], [0.5, 1, 2], [np.nan, 1, 2], [0, 1, 3], [-1, 1, 2], [1], np.eye(3)[:2]])
+def test_targets_that_are_no_labels_are_refused(y):
+    """A column of labels, or one label for all rows, would be broadcast; a label that is no class has no column."""
+    likelihood, h = Categorical(), np.zeros((3, 3))
+    for function in (likelihood.loss, likelihood.gradient):
+        with pytest.raises(InvalidArgumentError, match="labels"):
+            function(h, np.array(y))
+
+
+@pytest.mark.parametrize(("variance", "outputs"), [([1.0, 2.0, 3.0], 1), ([1.0], 3), ([[1.0, 2.0], [3.0, 4.0]], 2)])
+def test_variances_that_are_not_one_per_output_are_refused(variance, outputs):
+    likelihood, h = Gaussian(np.array(variance)), np.zeros((2, outputs))
+    for function in (likelihood.loss, likelihood.gradient, likelihood.probe):
+        with pytest.raises(InvalidArgumentError, match="one per output"):
+            function(h, h)
+    for function in (likelihood.curvature, likelihood.aleatoric):
+        with pytest.raises(InvalidArgumentError, match="one per output"):
+            function(h)
+
+
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_float32_stays_float32(name):
     likelihood, h, y = case(name)

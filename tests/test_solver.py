@@ -10,6 +10,7 @@ from balinp import (
     Categorical,
     DivergenceError,
     Gaussian,
+    Heteroscedastic,
     LayerStatistics,
     NotPositiveDefiniteError,
     Prior,
@@ -312,3 +313,23 @@ def test_dtype_is_kept_everywhere(dtype, step, kind, prior):
         assert {a.dtype for a in arrays} == {np.dtype(dtype)}
         assert type(layer.prior_precision) is type(layer.effective_parameters) is type(layer.log_evidence) is float
     assert kind == "categorical" or state.likelihood.noise_variance.dtype == dtype
+
+
+@pytest.mark.equation("eq:precision")
+@pytest.mark.parametrize("dtype", ["int64", "float64"])
+@pytest.mark.parametrize("likelihood", [Gaussian(np.float32(0.3)), Heteroscedastic()])
+def test_sample_weights_of_another_dtype_leave_that_of_the_rows_alone(likelihood, dtype):
+    settings, rng = Settings(warmup=1, joint_iterations=1), generator()
+    x, y = rng.standard_normal((10, 2)).astype("float32"), rng.standard_normal((10, 1)).astype("float32")
+    mlp = MLP((2, 3, 2 if isinstance(likelihood, Heteroscedastic) else 1))
+    states = []
+    for kind in ("float32", dtype):
+        state = initial_state(mlp, likelihood, generator(), settings, "float32")
+        for _ in range(2):
+            state = bali_step(state, x, y, generator(), settings, None, np.arange(10).astype(kind))
+        states.append(state)
+    for one, other in zip(*(state.layers for state in states)):
+        p, s = other.posterior, other.statistics
+        arrays = (p.mean, p.row_precision, p.column_covariance, s.gram, s.cross, s.target_gram, s.curvature)
+        assert {a.dtype for a in arrays} == {np.dtype("float32")}
+        assert np.array_equal(p.mean, one.posterior.mean)
