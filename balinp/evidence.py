@@ -26,7 +26,7 @@ def step_curvature(curvature: Array, settings: Settings, xp: Any) -> Array:
     if settings.step == "natural" and not settings.damping:
         return curvature
     mean, least = xp.trace(curvature) / k, _least(curvature, xp)
-    # a dead layer: the tied prior's covariance is S ⊗ P⁻¹, so S = I leaves it as it is
+    # a dead layer: the tied prior's covariance is S ⊗ P⁻¹, which a mean of 1 keeps finite
     mean = xp.where(mean < least, 1.0 if settings.prior == "tied" else least, mean)
     if settings.step == "isotropic":
         return eye * mean

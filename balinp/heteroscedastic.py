@@ -29,8 +29,8 @@ class Heteroscedastic:
     semi-definite, and the Gauss–Newton curvature of the network under this likelihood.
 
     It is no bound. In m alone it is exact. Along ρ the second derivative is ½ q (t = 1), which ½ bounds where the
-    residual is within the predicted deviation and which has no limit as ρ → −∞, so no constant bounds it; and the cross
-    term leaves diag(1/s², ½) below the Hessian somewhere in (m, ρ) wherever y ≠ m.
+    residual is within the predicted deviation and which grows without limit with the residual, so no constant bounds
+    it; and the cross term leaves diag(1/s², ½) below the Hessian somewhere in (m, ρ) wherever y ≠ m.
 
     Row weights.   (eq:heteroscedastic-rows)
     A layer's curvature is a mean over data times the Gram matrix of its inputs: B ⊗ AᵀA. Where noise varies a

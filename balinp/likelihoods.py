@@ -114,8 +114,8 @@ class Categorical:
     backend: Backend = NUMPY
 
     def one_hot(self, h: Array, y: Array) -> Array:
-        """One-hot rows y (N, K) as they are, or those of labels 0 … K − 1, one per row of h (N, K); raises
-        InvalidArgumentError for another label or shape, where broadcasting would go wrong.   (eq:categorical-loss)
+        """One-hot rows y (N, K) as they are, or those of N labels 0 … K − 1, for outputs h (N, K); raises
+        InvalidArgumentError for another label or shape (it would be broadcast).   (eq:categorical-loss)
         """
         if y.shape not in (h.shape, h.shape[:1]):
             raise InvalidArgumentError(

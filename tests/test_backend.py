@@ -90,6 +90,13 @@ def test_logsumexp_neither_over_nor_underflows(seed, shift, axis):
     assert_residual(ratio, "log ∑ exp", "logsumexp")
 
 
+@pytest.mark.equation("eq:logsumexp")
+def test_logsumexp_of_nothing_but_minus_infinity():
+    with np.errstate(divide="ignore"):
+        values = NUMPY.logsumexp(np.array([[-np.inf, -np.inf], [-np.inf, 3.0]]))
+    assert values.tolist() == [-np.inf, 3.0]
+
+
 def test_logsumexp_is_along_the_last_axis_by_default():
     values = np.log(np.arange(1.0, 7.0).reshape(2, 3))
     ratio = comparison_residual(NUMPY.logsumexp(values), np.log([6.0, 15.0]))

@@ -168,9 +168,27 @@ def test_step_kinds(B, damping, alpha):
         computed = step_curvature(B, settings, np)
         assert computed.dtype == B.dtype
         assert_residual(comparison_residual(computed, expected), f"step {settings.step!r}", "eq:step-kinds")
-    dead = step_curvature(np.zeros_like(B), Settings(step="isotropic"), np)
-    assert np.all(np.diagonal(dead) > 0)
-    assert np.all(1 / np.diagonal(dead) < np.inf)
+
+
+@pytest.mark.equation("eq:step-kinds")
+@pytest.mark.parametrize(("dtype", "least"), [("float64", 1.2e-77), ("float32", 3.3e-10)])
+def test_step_kinds_of_a_layer_that_has_died(dtype, least):
+    """tiny^¼ for the mean curvature, 1 for the tied prior; undamped, the natural step takes B = 0 as it is."""
+    B, eye = np.zeros((2, 2), dtype), np.eye(2)
+    for changes, expected in (
+        ({"step": "isotropic"}, least * eye),
+        ({"step": "isotropic", "prior": "tied"}, eye),
+        ({"step": "natural", "damping": 0.25}, 0.25 * least * eye),
+        ({"step": "natural", "damping": 0.25, "prior": "tied"}, 0.25 * eye),
+        ({"step": "natural", "prior": "tied"}, 0 * eye),
+    ):
+        computed = step_curvature(B, Settings(**changes), np)
+        assert computed.dtype == B.dtype
+        assert np.allclose(computed, expected, rtol=0.03, atol=0), changes
+    q = MatrixNormal(np.zeros((3, 2), dtype), np.eye(3, dtype=dtype), np.eye(2, dtype=dtype))
+    pi, Q = kronecker_precision(B, 0.5, q, 0.0, "independent")
+    assert np.allclose(Q, least * eye, rtol=0.03, atol=0)  # b, and all of it: nothing is determined
+    assert pi == pytest.approx(0.5 / least, rel=0.03)
 
 
 @pytest.mark.equation("eq:determined-share")

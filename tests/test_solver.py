@@ -112,6 +112,36 @@ def test_independent_prior_is_exact_for_a_scalar_output(step, dtype):
             assert_residual(covariance, f"covariance, {step}, {widths}, {dtype}", "eq:kronecker-projection")
 
 
+@pytest.mark.equation("eq:lower-bound")
+@pytest.mark.parametrize("prior", ["tied", "independent"])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_output_layers_regression_never_raises_the_loss_of_classes(classes, prior):
+    """Minorise and maximise: the penalised loss falls by ½ tr(Σ⁻¹ΔᵀPΔ) at least, what the bound promises of a step Δ.
+    Negative control: a step whose Σ⁻¹ = I/8 is no bound."""
+
+    def shortfall(**changes):
+        settings = replace(ONE_STEP, prior=prior, **changes)
+        state, x, y = problem((3, classes), kind="categorical", settings=settings)
+        worst = -np.inf
+        for _ in range(10):
+            before, state = state, bali_step(state, x, y, generator(), settings)
+            q, tau = state.layers[0].posterior, state.layers[0].prior_precision
+            Q = np.linalg.inv(q.column_covariance)
+            weight = tau * (Q if prior == "tied" else np.eye(classes))
+            losses = []
+            for M in (before.means[0], state.means[0]):
+                h = ones(x) @ M
+                each = np.log(np.sum(np.exp(h), axis=1)) - h[np.arange(len(y)), y]
+                losses.append(np.sum(each) + np.trace(weight @ M.T @ M) / 2)
+            step = state.means[0] - before.means[0]
+            promised = np.trace(Q @ step.T @ q.row_precision @ step) / 2
+            worst = max(worst, (losses[1] + promised - losses[0]) / (len(x) * np.finfo(float).eps * losses[0]))
+        return worst
+
+    assert_residual(shortfall(step="natural"), f"{classes} classes, {prior} prior", "eq:lower-bound")
+    assert shortfall(step="gradient", step_size=8.0) > THRESHOLD
+
+
 # (b) step form = regression form
 
 

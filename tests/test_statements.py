@@ -22,24 +22,26 @@ def holds(statement: str, seed: int) -> None:
 @pytest.mark.equation("eq:vec-kronecker")
 @given(seed=seeds(), d=st.integers(1, 4), k=st.integers(1, 3))
 def test_rules_of_the_kronecker_product(seed, d, k):
-    """(a) to (f) by NumPy's kron, none of the oracles' helpers but ``kronecker``; and out of the density."""
-    rng = np.random.default_rng(seed)
+    """(a) to (f) by NumPy's kron, none of the oracles' helpers but ``kronecker``; and out of the density. Each against
+    the size of its own terms; of the determinants the logarithms, whose terms are of order one."""
+    rng, norm = np.random.default_rng(seed), np.linalg.norm
     B, C = rng.standard_normal((2, k, k))
     U, E = rng.standard_normal((2, d, d))
-    X, size = rng.standard_normal((d, k)), 10 * d * k
-    stacked = (U @ X @ B).T.ravel()
+    X, size, unit = rng.standard_normal((d, k)), 10 * d * k, norm(B) * norm(U)
+    both, inverses = kronecker(B, U), kronecker(np.linalg.inv(B), np.linalg.inv(U))
+    condition = float(np.linalg.cond(B) * np.linalg.cond(U))
+    (sign, log), (sign_b, log_b), (sign_u, log_u) = (np.linalg.slogdet(m) for m in (both, B, U))
     pairs = (
-        (kronecker(B.T, U) @ X.T.ravel(), stacked),
-        (kronecker(B, U) @ kronecker(C, E), kronecker(B @ C, U @ E)),
-        (np.trace(kronecker(B, U)), np.trace(B) * np.trace(U)),
-        (np.linalg.det(kronecker(B, U)), np.linalg.det(B) ** d * np.linalg.det(U) ** k),
-        (X.T.ravel() @ kronecker(B, U) @ X.T.ravel(), np.trace(B.T @ X.T @ U @ X)),
+        (kronecker(B.T, U) @ X.T.ravel(), (U @ X @ B).T.ravel(), unit * norm(X)),
+        (both @ kronecker(C, E), kronecker(B @ C, U @ E), unit * norm(C) * norm(E)),
+        (both @ inverses, np.eye(d * k), condition * d * k),
+        (np.trace(both), np.trace(B) * np.trace(U), unit * (d * k) ** 0.5),
+        (log, d * log_b + k * log_u, condition * d * k + d * abs(log_b) + k * abs(log_u)),
+        (X.T.ravel() @ both @ X.T.ravel(), np.trace(B.T @ X.T @ U @ X), unit * norm(X) ** 2),
     )
-    norms = np.linalg.norm(B) * np.linalg.norm(U) * (1 + np.linalg.norm(X)) ** 2
-    scale = max(norms, np.linalg.norm(B) * np.linalg.norm(U) * np.linalg.norm(C) * np.linalg.norm(E))
-    scale = max(scale, np.linalg.norm(B) ** (d * k) * np.linalg.norm(U) ** (d * k))
-    for rule, (got, expected) in zip("abdef", pairs):
+    for rule, (got, expected, scale) in zip("abcdef", pairs, strict=True):
         assert_residual(comparison_residual(got, expected, scale=scale, size=size), f"rule {rule}", "eq:vec-kronecker")
+    assert sign == sign_b**d * sign_u**k
     holds("eq:vec-kronecker", seed % 3)
 
 
