@@ -112,7 +112,14 @@ def test_a_core_fit_killed_after_any_iteration_goes_on_to_the_same_bits(
 
 @pytest.mark.parametrize("kind", [BALIRegressor, BALIClassifier])
 def test_on_a_device_too(kind, backend, tmp_path, monkeypatch):
-    """Data and state live on the backend."""
+    """Data and state live on the backend. What was done before the kills is not done again."""
+    step, steps = balinp.training.bali_step, [0]
+
+    def counted(*args):
+        steps[0] += 1
+        return step(*args)
+
+    monkeypatch.setattr(balinp.training, "bali_step", counted)
     y = Y if kind is BALIRegressor else Y[:, 0] > 0
 
     def learn(**options):
@@ -120,6 +127,7 @@ def test_on_a_device_too(kind, backend, tmp_path, monkeypatch):
         return model.fit(backend.asarray(X), y, **options)
 
     whole, keep, count = learn(), Checkpoint.keep, [0]
+    needed, steps[0] = steps[0], 0
 
     def deadly(self, standing, now, name="fit"):
         keep(self, standing, now, name)
@@ -132,6 +140,7 @@ def test_on_a_device_too(kind, backend, tmp_path, monkeypatch):
         with pytest.raises(KilledError):
             learn(checkpoint=tmp_path / "ck", every=0)
     resumed = learn(checkpoint=tmp_path / "ck", every=0)
+    assert steps[0] == needed
     np.testing.assert_array_equal(resumed.predict_distribution(X).mean, whole.predict_distribution(X).mean)
 
 

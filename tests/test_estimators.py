@@ -9,13 +9,18 @@ import pytest
 from scipy import stats
 
 from balinp import (
+    MLP,
     NUMPY,
     BALIClassifier,
     BALIError,
     BALIRegressor,
+    Categorical,
     ConvergenceWarning,
+    Gaussian,
     NotFittedError,
-    predict_linearized,
+    NotPositiveDefiniteError,
+    Settings,
+    fit,
 )
 from balinp.testing import THRESHOLD
 
@@ -159,9 +164,15 @@ def test_scores():
     expected = 1 - np.sum(residual**2) / np.sum((2 * X[:, 0] - np.mean(2 * X[:, 0])) ** 2)
     assert model.score(X, 2 * X[:, 0]) == pytest.approx(expected, abs=100 * EPS)
     labels = np.where(X[:, 0] > 0, "up", "down")
-    classifier = BALIClassifier((5,), random_state=0).fit(X, labels)
+    classifier = BALIClassifier((5,), max_iterations=200, random_state=0).fit(X, labels)
     assert classifier.score(X, labels) == np.mean(classifier.predict(X) == labels)
     assert classifier.score(X, labels) > 0.95
+    weight, y = np.arange(60) % 3, 2 * X[:, 0] + generator.standard_normal(60)
+    wrong = np.where(np.arange(60) % 3 == 2, "up", labels)
+    for each, targets in ((model, y), (classifier, wrong)):  # a weight of two is the row twice
+        repeated = each.score(np.repeat(X, weight, axis=0), np.repeat(targets, weight))
+        assert each.score(X, targets, weight) == pytest.approx(repeated, abs=100 * EPS)
+        assert abs(each.score(X, targets) - repeated) > 0.01  # negative control
 
 
 def test_test_data_are_watched_not_learnt_from(table):
@@ -194,14 +205,22 @@ def test_partial_fit_is_one_iteration_a_batch_and_learns_a_stream(table):
         model.partial_fit(X, y)
     assert model.score(X, y) > 0.9
     classifier = BALIClassifier((5,), random_state=0)
-    with pytest.raises(ValueError, match="classes"):
+    with pytest.raises(ValueError, match="classes must be given in the first call"):
         classifier.partial_fit(X, y > 1000)
     classifier.partial_fit(X, y > 1000, classes=[False, True])
-    with pytest.raises(ValueError, match="classes"):
+    with pytest.raises(ValueError, match=r"not among the classes \[False, True\]: \[7\]"):
         classifier.partial_fit(X, np.full(120, 7))
 
 
+def shares_differ(share, p, draws=4000):
+    """Whether one of the shares of classes (n, K) among so many draws is more than 6.5 deviations from its probability,
+    by Bernstein's bound for small ones: a false alarm in fewer than one of 10⁷ tables of 360 shares."""
+    deviation = np.sqrt(p * (1 - p) / draws)
+    return bool(np.any(np.abs(share - p) > 6.5 * deviation + 14 / draws))
+
+
 def test_classifier_distribution_matches_its_probabilities(table):
+    """Draws of labels have the probabilities of the classes; negative control: those of another row do not."""
     X, y = table
     labels = np.digitize(y, [980, 1020])
     for predictive in ("linearized", "monte_carlo"):
@@ -209,9 +228,11 @@ def test_classifier_distribution_matches_its_probabilities(table):
         p = model.predict_distribution(X)
         np.testing.assert_array_equal(p.probabilities, model.predict_proba(X))
         np.testing.assert_array_equal(model.predict(X), model.classes_[p.probabilities.argmax(axis=1)])
-        draws = model.sample_y(X, 3)
-        assert draws.shape == (120, 3)
-        assert set(draws.ravel()) <= set(model.classes_)
+        assert model.sample_y(X, 3).shape == (120, 3)
+        draws = model.sample_y(X, 4000)
+        share = (draws[:, :, None] == model.classes_).mean(axis=1)
+        assert not shares_differ(share, p.probabilities)
+        assert shares_differ(share[::-1], p.probabilities)
         assert np.all(p.entropy(NUMPY) <= np.log(3) + THRESHOLD * EPS)
 
 
@@ -235,14 +256,29 @@ def test_clone_and_grid_search_of_scikit_learn(table):
     assert base.is_regressor(model)
     assert base.is_classifier(BALIClassifier())
     search = selection.GridSearchCV(model, {"hidden_widths": [(2,), (10,)]}, cv=2).fit(*table)
-    assert search.best_params_["hidden_widths"] in [(2,), (10,)]
+    assert search.best_estimator_.state_.mlp.widths == (2, *search.best_params_["hidden_widths"], 1)
+    assert len(set(search.cv_results_["mean_test_score"])) == 2, "the two are different models"
 
 
 def test_literal_preset_and_settings_reach_the_core(table):
-    model = quick(preset="literal", settings={"step_size": 0.1, "noise": "residual"}).fit(*table)
+    """The fit is the core's own with the same settings, to the bit; negative control: without the step size its means
+    are others, without the noise its covariances are."""
+    changes = {"step_size": 0.1, "noise": "residual"}
+    model = quick(preset="literal", settings=changes).fit(*table)
+    x, y = model.x_scaler_.transform(table[0], np.float64), model.y_scaler_.transform(table[1][:, None], np.float64)
+
+    def layer(**settings):
+        generator = np.random.default_rng(0)
+        generator.integers(2**63)  # the estimator's seed of predictions
+        settings = Settings.preset("literal", max_iterations=40, **settings)
+        return fit(x, y, MLP((2, 10, 1)), Gaussian(np.ones(1)), generator, settings).state.posteriors[0]
+
+    mine, core = model.state_.posteriors[0], layer(**changes)
+    for name in ("mean", "row_precision", "column_covariance"):
+        np.testing.assert_array_equal(getattr(mine, name), getattr(core, name))
+    assert not np.array_equal(mine.mean, layer().mean)
+    assert not np.array_equal(mine.column_covariance, layer(step_size=0.1).column_covariance)
     assert model.state_.temperature == 1
-    predictive = predict_linearized(model.state_, model.x_scaler_.transform(table[0], np.float64))
-    assert np.all(np.isfinite(predictive.covariance))
 
 
 @pytest.mark.parametrize("predictive", ["linearized", "monte_carlo"])
@@ -254,13 +290,23 @@ def test_a_fit_that_ends_in_its_warm_up_predicts_at_the_mean(table, predictive):
 
 
 @pytest.mark.parametrize("seed", [0, 3])  # of 0 the noise precision was indefinite, of 3 its inverse
-def test_float32_classes_survive_the_singular_bound(seed):
-    """Böhning's bound is singular along (1, …, 1); many confident rows leave nothing but its rounding there."""
+def test_float32_classes_survive_the_singular_bound(seed, monkeypatch):
+    """Böhning's bound is singular along (1, …, 1); many confident rows leave nothing but its rounding there. The
+    layer's own curvature is not, so the bound is put in its place. Negative control: with nothing added for rounding
+    it does not factorise."""
     generator = np.random.default_rng(0)
     X = generator.standard_normal((3000, 20)).astype(np.float32)
     y = (X[:, :10] * 3).argmax(axis=1)
-    model = BALIClassifier((20,), max_iterations=60, random_state=seed, settings={"prior_precision": 1e-4}).fit(X, y)
-    assert np.all(np.isfinite(model.predict_proba(X)))
+    monkeypatch.setattr(Categorical, "layer_curvature", Categorical.curvature)
+
+    def fitted():
+        settings = {"prior_precision": 1e-4}
+        return BALIClassifier((20,), max_iterations=60, random_state=seed, settings=settings).fit(X, y)
+
+    assert np.all(np.isfinite(fitted().predict_proba(X)))
+    monkeypatch.setattr("balinp.evidence.ROUNDING", 0)
+    with pytest.raises(NotPositiveDefiniteError):
+        fitted()
 
 
 @pytest.mark.parametrize("noise", [0.3, 3.0])

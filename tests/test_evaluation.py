@@ -131,13 +131,24 @@ def test_the_page_is_whole_and_needs_no_network(folder, tmp_path, capsys, model,
 
 
 def test_names_from_a_table_cannot_write_html(tmp_path, capsys):
+    """Of inputs, targets and files, in measures, captions, cautions and columns: they are there, escaped."""
     g = np.random.default_rng(0)
-    path = write(tmp_path / "t.csv", **{"<script>a": g.standard_normal(40), "<b>y": g.standard_normal(40)})
-    assert main(["fit", path, "--target", "<b>y", "--out", f"{tmp_path}/m.npz", "--max-iterations", "3"]) == 0
-    assert main(["report", f"{tmp_path}/m.npz", path, "--html", f"{tmp_path}/r.html"]) == 0
+    a, y, z = g.standard_normal((3, 40))
+    path = write(tmp_path / "t.csv", **{"<script>a": a, "<b>y": y, "<b>z": z})
+    far = write(tmp_path / "<b>far.csv", **{"<script>a": a + 9, "<b>y": y, "<b>z": z})
+    targets = ["--target", "<b>y", "--target", "<b>z"]
+    assert main(["fit", path, *targets, "--out", f"{tmp_path}/m.npz", "--max-iterations", "3"]) == 0
+    assert main(["report", f"{tmp_path}/m.npz", far, "--html", f"{tmp_path}/r.html"]) == 0
     text = (tmp_path / "r.html").read_text()
     assert "<script" not in text
-    assert "<b>y" not in text
+    assert not re.search("<b>[yz]|<b>far", text)
+    for escaped in (
+        "lie outside the range of the fit in &#x27;&lt;script&gt;a",
+        "RMSE, &lt;b&gt;y",
+        "Predicted against true &lt;b&gt;z",
+        "on &lt;b&gt;far.csv",
+    ):
+        assert escaped in text
 
 
 @pytest.mark.parametrize("command", ["score", "report"])

@@ -291,21 +291,24 @@ def test_a_fit_gone_astray_says_so_in_its_deviations(hidden, monkeypatch, kind):
 
 @pytest.mark.equation("eq:held-out-noise")
 def test_noise_is_held_out_only_where_it_helps(hidden):
-    """Few rows, no hidden layer, a literal preset, known noise, or a share of 0: what training learnt stays."""
+    """Few rows, no hidden layer, a literal preset, known noise, or a share of 0: what training learnt stays. Negative
+    control: with a row more, or with the others and none of this, it does not."""
     X, y = hidden
-    few = FEWEST_ROWS - 1
-    for rows, changes in (
-        (few, {}),
-        (80, {"hidden_widths": ()}),
-        (80, {"settings": {"learn_noise": False}}),
-        (80, {"preset": "literal"}),
+    for rows, changes, same in (
+        (FEWEST_ROWS - 1, {}, True),
+        (FEWEST_ROWS, {}, False),
+        (80, {}, False),
+        (80, {"hidden_widths": ()}, True),
+        (80, {"settings": {"learn_noise": False}}, True),
+        (80, {"preset": "literal"}, True),
+        (80, {"preset": "literal", "settings": {"learn_noise": True}}, True),
     ):
         models = [
             BALIRegressor(**{"hidden_widths": (8,), "max_iterations": 20, "random_state": 0, **changes, **more})
             for more in ({}, {"validation_fraction": 0.0})
         ]
         held, without = (m.fit(X[:rows], y[:rows]).noise_variance_ for m in models)
-        assert np.array_equal(held, without)
+        assert np.array_equal(held, without) == same, (rows, changes)
 
 
 @pytest.mark.parametrize("bad", [-0.1, 0.6, 1, True, "0.2", None, float("nan"), np.array([0.1, 0.2])])

@@ -135,7 +135,7 @@ def test_the_loss_is_the_normal_one_of_the_rows_held_out(table):
 
 def test_noise_of_a_linear_table_needs_no_hidden_layers():
     """y = x + e^{x/2} ε, four inputs of which one counts: the network without hidden layers is the model, its
-    log-variance linear in x too."""
+    log-variance linear in x too. Negative control: a curved table keeps them."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 4))
     y = x[:, :1] + np.exp(x[:, :1] / 2 - 1) * rng.standard_normal((200, 1))
@@ -143,6 +143,9 @@ def test_noise_of_a_linear_table_needs_no_hidden_layers():
     held = best_held_out(Trial(x, y, None, MLP((4, 30, 2)), Heteroscedastic(), 0, 0.2), settings)
     assert held.mlp is not None
     assert held.mlp.widths == (4, 2)
+    curved = (y - x[:, :1]) / 2 + np.sin(2 * x[:, :1])
+    held = best_held_out(Trial(x, curved, None, MLP((4, 30, 2)), Heteroscedastic(), 0, 0.2), settings)
+    assert held.mlp is None
 
 
 def wavy(rows, seed):

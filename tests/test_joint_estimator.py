@@ -100,14 +100,14 @@ def test_draws_are_saved_and_damaged_ones_refused(tmp_path):
     np.testing.assert_array_equal(BALIRegressor.load(path).predict(x, True), model.predict(x, True))
     with np.load(path) as file:
         content = {name: file[name] for name in file.files}
-    first = content["deviations.0"]
-    for bad in (
-        {"deviations.0": first[:50]},
-        {"deviations.0": first[:0]},
-        {"deviations.0": np.full_like(first, np.nan)},
+    first, second = content["deviations.0"], content["deviations.1"]
+    for bad, word in (
+        ({"deviations.0": first[:50]}, "deviations of layer 1 must be finite"),
+        ({"deviations.0": first[:0], "deviations.1": second[:0]}, "deviations must be draws .* at least one"),
+        ({"deviations.0": np.full_like(first, np.nan)}, "deviations of layer 0 must be finite"),
     ):
         np.savez(path, **{**content, **bad})
-        with pytest.raises(ModelFileError, match="deviations"):
+        with pytest.raises(ModelFileError, match=word):
             BALIRegressor.load(path)
     del content["deviations.1"]
     np.savez(path, **content)

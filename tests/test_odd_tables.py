@@ -24,14 +24,20 @@ def rows(n, seed=0, d=3):
 
 @pytest.mark.equation("eq:held-out-choice")
 def test_of_few_rows_every_one_is_held_out_once():
-    """59 rows: five fits, whose rows held out are a partition; 60: two. Shares too small for a row hold out one."""
-    for n, fraction, folds in ((59, 0.2, 5), (59, 0.4, 2), (60, 0.2, 2), (10, 0.001, 5)):
+    """59 rows: five fits, whose rows held out are a partition; 60: two, that lack a fifth each. Shares too small for a
+    row hold out one."""
+    for n, fraction, lacking in (
+        (59, 0.2, [12] * 4 + [11]),
+        (59, 0.4, [24] * 2),
+        (60, 0.2, [12] * 2),
+        (10, 0.001, [1] * 5),
+    ):
         x, y = rows(n)
         trial = Trial(x, y[:, None], None, MLP((3, 4, 1)), Gaussian(np.ones(1)), 0, fraction, "joint")
-        assert trial.folds == folds
-        held = np.array([out for out, _, _ in trial.results(Settings(max_iterations=2))]).sum(axis=0)
-        assert held.max() == 1
-        assert held.sum() == (n if folds * fraction == 1 else held.sum()) >= folds
+        assert trial.folds == len(lacking)
+        out = np.array([out for out, _, _ in trial.results(Settings(max_iterations=2))])
+        assert out.sum(axis=0).max() == 1
+        assert sorted(out.sum(axis=1), reverse=True) == lacking
 
 
 def shares(x, y, likelihood, outputs):
@@ -87,11 +93,6 @@ def test_intervals_of_a_dozen_rows_are_wide_enough():
         return float(np.mean(shares))
 
     assert coverage() > 0.65 > coverage(validation_fraction=0)
-
-
-def test_a_share_of_less_than_a_row_holds_one_out():
-    model = BALIRegressor((5,), validation_fraction=0.001, **SHORT).fit(*rows(40))
-    assert model.state_.deviations is not None
 
 
 @pytest.mark.parametrize("case", ["one row counts", "equal rows", "two kinds of rows"])
@@ -150,18 +151,6 @@ def test_steps_that_go_astray_are_cut_where_nothing_else_was_asked_for():
     assert of(hidden_widths=()) == of(preset="literal") == of(settings={"trust_region": False}) == (False, 0.0)
     assert of(settings={"trust_region": True}) == (True, 0.0)
     assert of(settings={"allowed_rise": 0.5}) == (True, 0.5)
-
-
-def test_a_long_curve_is_not_lost_to_a_step_gone_astray():
-    """sin x over six periods, two seeds: R² above 0.5, that is better than the mean by half of the variance. A guard
-    without a control: whether steps of any size lead astray hangs on last bits, so on the processor, and
-    mostly they do not; that steps are cut is tested by eq:trust-region.
-    """
-    for seed in (0, 15):
-        rng = np.random.default_rng(seed)
-        x = rng.uniform(0, 40, 1000)[:, None]
-        y = np.sin(x[:, 0]) + 0.1 * rng.standard_normal(1000)
-        assert BALIRegressor(random_state=0).fit(x, y).score(x, y) > 0.5
 
 
 def test_targets_without_noise_are_predicted_as_such():
@@ -247,6 +236,7 @@ def test_text_labels_of_numpy_are_text():
     mapped = np.array([np.str_(name) for name in names], dtype=object)
     a, b = (BALIClassifier((5,), **SHORT).fit(x, labels) for labels in (names.tolist(), mapped))
     assert list(b.classes_) == ["high", "low"]
+    assert {type(label) for label in b.classes_} == {str}
     np.testing.assert_array_equal(a.predict_proba(x), b.predict_proba(x))
 
 

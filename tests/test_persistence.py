@@ -32,8 +32,11 @@ def fitted(kind, dtype=np.float64):
 @pytest.mark.parametrize("kind", ["regression", "labels", "object labels"])
 def test_round_trip_is_bit_exact_and_training_goes_on_as_if_never_saved(kind, dtype, tmp_path):
     model = fitted(kind, dtype)
+    model.converged_ = kind == "labels"  # either comes back
     model.save(tmp_path / "model.npz")
     copy = type(model).load(tmp_path / "model.npz")
+    for name in ("converged_", "n_iter_", "n_rows_seen_", "n_features_in_"):
+        assert getattr(copy, name) == getattr(model, name)
     assert copy.get_params() == model.get_params()
     assert copy.history_ == model.history_
     for name in ("temperature", "step_scale", "iteration", "training_loss", "parameters_per_target"):
@@ -41,6 +44,11 @@ def test_round_trip_is_bit_exact_and_training_goes_on_as_if_never_saved(kind, dt
     for a, b in zip(model.state_.layers, copy.state_.layers):
         for name in ("mean", "row_precision", "column_covariance"):
             np.testing.assert_array_equal(getattr(a.posterior, name), getattr(b.posterior, name), strict=True)
+        for name in ("gram", "cross", "target_gram", "curvature"):
+            np.testing.assert_array_equal(getattr(a.statistics, name), getattr(b.statistics, name), strict=True)
+        assert a.statistics.count == b.statistics.count
+        for name in ("prior_precision", "determined", "effective_parameters", "log_evidence"):
+            assert getattr(a, name) == getattr(b, name) != 0
     outputs = ("mean", "epistemic", "aleatoric", "probabilities")
     y = Y.astype(dtype) if kind == "regression" else LABELS
     for _ in range(2):  # as saved, and after one more iteration of each
@@ -53,6 +61,24 @@ def test_round_trip_is_bit_exact_and_training_goes_on_as_if_never_saved(kind, dt
         np.testing.assert_array_equal(model.predict(X.astype(dtype)), copy.predict(X.astype(dtype)), strict=True)
         for m in (model, copy):
             m.partial_fit(X.astype(dtype), y)
+
+
+def test_names_of_columns_are_kept(tmp_path):
+    """A loaded model refuses columns in another order, as the one that was saved does; and a file with other names than
+    inputs is refused."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=["a", "b", "ü"])
+    model = BALIRegressor((3,), max_iterations=3, random_state=0, validation_fraction=0).fit(frame, Y[:, 0])
+    model.save(tmp_path / "m.npz")
+    copy = BALIRegressor.load(tmp_path / "m.npz")
+    assert list(copy.feature_names_in_) == ["a", "b", "ü"]
+    np.testing.assert_array_equal(copy.predict(frame), model.predict(frame))
+    with pytest.raises(ValueError, match="in the order seen at fit"):
+        copy.predict(frame[["b", "a", "ü"]])
+    for bad in (["a", "b"], ["a", "b", 3], "abc"):
+        rewritten(tmp_path / "m.npz", {"feature_names": bad})
+        with pytest.raises(ModelFileError, match="feature_names must be 3 texts"):
+            BALIRegressor.load(tmp_path / "m.npz")
 
 
 def test_the_same_model_gives_the_same_file(tmp_path):
@@ -111,6 +137,7 @@ def rewritten(path, header=None, **arrays):
 
 COLD = {"temperature": 0.0, "step_scale": 0.1, "iteration": 1, "training_loss": 1.0, "parameters_per_target": 1.0}
 COLD |= {"predictive_temperature": 0.5}
+HOT = COLD | {"temperature": 1.5}
 
 
 @pytest.mark.parametrize(
@@ -118,18 +145,23 @@ COLD |= {"predictive_temperature": 0.5}
     [
         ({"format_version": 2}, {}, "version 2.*upgrade"),
         ({"format": "other"}, {}, "'other'"),
+        ({"likelihood": "Categorical"}, {}, "likelihood does not fit the estimator"),
         ({"estimator": "os.system"}, {}, "damaged"),
         ({"widths": [3, 6, 5, 2]}, {}, "layer 1"),
         ({"widths": [3, 6, 4]}, {}, "damaged"),
         ({"layers": []}, {}, "damaged"),
         ({"n_rows_seen": 1e300}, {}, "n_rows_seen must be a number"),
         ({"state": COLD}, {}, "predictive_temperature must be 0"),
+        ({"state": HOT}, {}, "temperature must be at most"),
         ({"dtype": "object"}, {}, "damaged"),
         ({}, {"mean.0": np.full((4, 6), np.nan)}, "mean of layer 0 must be finite"),
         ({}, {"gram.1": np.zeros((2, 2))}, "gram of layer 1"),
         ({}, {"noise_variance": np.array([-1.0, 1.0])}, "noise_variance"),
         ({}, {"y_scaler.offset": np.zeros(3), "y_scaler.scale": np.ones(3)}, "outputs"),
         ({}, {"x_scaler.offset": np.zeros(2), "x_scaler.scale": np.ones(2)}, "input scale"),
+        ({}, {"x_scaler.scale": np.array([1.0, 0.0, 1.0])}, "input scale must be positive"),
+        ({}, {"y_scaler.scale": np.array([1.0, 1e200])}, "squared, leaves their dtype"),
+        ({}, {"y_scaler.scale": np.array([1.0, 1e-200])}, "squared, leaves their dtype"),
     ],
 )
 def test_inconsistent_files_are_refused(header, arrays, words, tmp_path):
@@ -138,6 +170,18 @@ def test_inconsistent_files_are_refused(header, arrays, words, tmp_path):
     rewritten(path, header, **arrays)
     with pytest.raises(ModelFileError, match=words):
         BALIRegressor.load(path)
+
+
+@pytest.mark.parametrize("classes", [["über", "unter"], ["über", "über"], ["unter"]])
+def test_classes_that_do_not_fit_the_network_are_refused(classes, tmp_path):
+    """In another order they would be other labels."""
+    path = tmp_path / "model.npz"
+    fitted("labels").save(path)
+    rewritten(path)
+    BALIClassifier.load(path)
+    rewritten(path, classes=np.array(classes))
+    with pytest.raises(ModelFileError, match="must be its distinct labels, sorted"):
+        BALIClassifier.load(path)
 
 
 def test_a_share_of_parameters_must_be_a_number_of_at_least_nought(tmp_path):

@@ -92,12 +92,18 @@ def test_scaled_inputs_are_another_prior(hidden):
 
 
 @pytest.mark.parametrize("preset", [None, "literal"])
-def test_a_single_input_or_a_preset_is_not_scaled(hidden, preset):
+def test_a_single_input_or_a_preset_is_not_scaled(hidden, preset, monkeypatch):
+    """Nor is its relevance asked for, which of one input is 1. Negative control: of five without a preset it is."""
+    asked, found = [], input_relevance
+    monkeypatch.setattr("balinp.regressor.input_relevance", lambda *a: asked.append(1) or found(*a))
     X, y = hidden
     columns = 1 if preset is None else 5
     quick = {"hidden_widths": (4,), "max_iterations": 10, "random_state": 0, "validation_fraction": 0, "preset": preset}
     plain, scaled = (BALIRegressor(relevance=r, **quick).fit(X[:, :columns], y) for r in (False, True))
     assert np.array_equal(plain.x_scaler_.scale, scaled.x_scaler_.scale)
+    assert not asked
+    BALIRegressor(**quick | {"preset": None}).fit(X, y)
+    assert asked
 
 
 @pytest.mark.parametrize("bad", ["yes", 1, None])

@@ -83,6 +83,10 @@ def test_what_was_chosen_is_kept_and_the_rest_follows_the_rate():
     assert stream_settings(base, 0.1, 100, 8) == (Settings(rate=0.1, step_scale=None), 80)
     assert stream_settings(base, 0.1, 3, 8)[1] == 32
     assert stream_settings(base, 0.1, 100, 8, {"step_scale": 0.15})[0].step_scale == 0.15
+    x = np.random.default_rng(0).standard_normal((8, 2))
+    for chosen, scale in (({"step_scale": 0.15}, 0.15), ({}, 1.0)):  # of the first batch β is 1
+        model = BALIRegressor((3,), forgetting=0.1, settings={"trust_region": False, **chosen})
+        assert model.partial_fit(x, x[:, 0]).state_.step_scale == scale
 
 
 def drifting(steps, seed=0):
@@ -98,32 +102,42 @@ def drifting(steps, seed=0):
 @pytest.mark.equation("eq:forgetting")
 @pytest.mark.filterwarnings("ignore::balinp.ConvergenceWarning")
 def test_a_drifting_task_is_followed():
-    """Every batch is predicted, then learnt: better by far than a model left as it was."""
+    """Every batch is predicted, then learnt: better by a nat than a model left as it was (3.3). In the end the
+    epistemic deviation is that of the rows that count: 2.4 times (2.3 to 3.9 for four streams) that of a model that
+    does not forget, the negative control, whose means follow as well."""
     stream = list(drifting(70))
     start = [np.concatenate(part) for part in zip(*stream[:15])]
-    options = {"hidden_widths": (20,), "random_state": 0, "max_iterations": 60, "relevance": False, "forgetting": 0.1}
+    options = {"hidden_widths": (20,), "random_state": 0, "max_iterations": 60, "relevance": False}
 
-    def loss(learn):
-        model, total = BALIRegressor(**options, validation_fraction=0).fit(*start), 0.0
+    def run(learn, forgetting):
+        model, total = BALIRegressor(**options, forgetting=forgetting, validation_fraction=0).fit(*start), 0.0
         for x, y in stream[15:]:
-            total -= float(model.predict_distribution(x).log_density(y[:, None], NUMPY).mean())
+            predicted = model.predict_distribution(x)
+            total -= float(predicted.log_density(y[:, None], NUMPY).mean())
             if learn:
                 model.partial_fit(x, y)
-        return total / len(stream[15:])
+        return total / len(stream[15:]), float(np.sqrt(predicted.epistemic[:, 0, 0]).mean())
 
-    following, frozen = loss(True), loss(False)
+    (following, unsure), (frozen, _), (_, sure) = run(True, 0.1), run(False, 0.1), run(True, None)
     assert following < frozen - 1, (following, frozen)
+    assert unsure > 1.6 * sure, (unsure, sure)
 
 
 def test_a_classifier_forgets_too():
-    rng = np.random.default_rng(0)
-    model = BALIClassifier((8,), random_state=0, forgetting=0.2)
-    for t in range(80):
-        x = rng.standard_normal((32, 2))
-        model.partial_fit(x, (x[:, 0] > 0) != (t >= 40), classes=[False, True])
-        if t == 39:
-            assert model.score(x, x[:, 0] > 0) > 0.9
-    assert model.score(x, x[:, 0] < 0) > 0.9, "the labels were swapped half-way"
+    """Labels that are swapped half-way are learnt anew, and as many rows count as the rate says; negative control: all
+    of them without it."""
+    for forgetting in (0.2, None):
+        rng = np.random.default_rng(0)
+        model = BALIClassifier((8,), random_state=0, forgetting=forgetting)
+        for t in range(80):
+            x = rng.standard_normal((32, 2))
+            model.partial_fit(x, (x[:, 0] > 0) != (t >= 40), classes=[False, True])
+            if t == 39:
+                assert model.score(x, x[:, 0] > 0) > 0.9
+        assert model.score(x, x[:, 0] < 0) > 0.9, "the labels were swapped half-way"
+        count = model.state_.layers[0].statistics.count
+        assert (count == pytest.approx(32 / 0.2, rel=1e-6)) == (forgetting is not None)
+        assert (count > 80 * 32 / 2) == (forgetting is None)
 
 
 @pytest.mark.parametrize("forgetting", [0, 1, -0.1, 2, "some", float("nan")])
