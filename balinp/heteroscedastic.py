@@ -74,12 +74,12 @@ class Heteroscedastic:
             raise InvalidArgumentError(f"outputs must be a mean and a log-variance per target, got {h.shape[-1]}")
         return h[..., :k], h[..., k:]
 
-    def _parts(self, h: Array, y: Array) -> tuple[Array, Array]:
-        """m − y and s², (N, K); raises InvalidArgumentError unless y has that shape (it would be broadcast)."""
+    def _parts(self, h: Array, y: Array) -> tuple[Array, Array, Array]:
+        """m − y, s² and ρ, (N, K); raises InvalidArgumentError unless y has that shape (it would be broadcast)."""
         m, rho = self.split(h)
         if y.shape != m.shape:
             raise InvalidArgumentError(f"y must have the shape of the means, {m.shape}, got {y.shape}")
-        return m - y, self.variance(rho)
+        return m - y, self.variance(rho), rho
 
     def variance(self, log_variance: Array) -> Array:
         """s² = floor + 1/(e^−ρ + 1/ceiling), of the shape of ρ.   (eq:heteroscedastic-variance)"""
@@ -99,7 +99,7 @@ class Heteroscedastic:
 
     def row_weights(self, h: Array, y: Array) -> Array:
         """ω_n = max(1, 1/(s²c), (y − m)²/s²), the largest over the targets, (N,).   (eq:heteroscedastic-rows)"""
-        xp, (r, s2) = self.backend.xp, self._parts(h, y)
+        xp, (r, s2, _) = self.backend.xp, self._parts(h, y)
         largest = xp.maximum(1 / self.reference_precision.astype(h.dtype, copy=False), r**2) / s2
         return xp.maximum(1, xp.max(largest, axis=1))
 
@@ -111,12 +111,12 @@ class Heteroscedastic:
 
     def loss(self, h: Array, y: Array) -> Array:
         """−log p(y_n | h_n) in nats, (N,).   (eq:heteroscedastic-loss)"""
-        xp, (r, s2) = self.backend.xp, self._parts(h, y)
+        xp, (r, s2, _) = self.backend.xp, self._parts(h, y)
         return xp.sum(r**2 / s2 + xp.log(s2), axis=1) / 2 + r.shape[1] * log(2 * pi) / 2
 
     def gradient(self, h: Array, y: Array) -> Array:
         """((m − y)/s², ½ t (1 − (y − m)²/s²)), (N, 2K).   (eq:heteroscedastic-gradient)"""
-        (r, s2), rho = self._parts(h, y), self.split(h)[1]
+        r, s2, rho = self._parts(h, y)
         return self.backend.xp.concatenate([r / s2, self._slope(rho) * (1 - r**2 / s2) / 2], axis=1)
 
     def curvature(self, h: Array) -> Array:
